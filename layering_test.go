@@ -18,7 +18,7 @@ const module = "github.com/updraft-ml/updraft/"
 // module outside its tests. A trailing /... covers everything below.
 var layers = map[string][]string{
 	"cmd/...":           {"gapg/...", "serve/...", "bench/...", "model/...", "engine/...", "cuda", "cmd/...", "internal/..."},
-	"gapg":              {"gapg/cloud", "gapg/report", "gapg/task", "model/...", "engine"},
+	"gapg":              {"gapg/cloud", "gapg/report", "model/...", "engine"},
 	"gapg/task":         {"gapg", "gapg/cloud"},
 	"gapg/cloud":        {},
 	"gapg/report":       {},
