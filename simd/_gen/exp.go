@@ -1,0 +1,5 @@
+package main
+
+const expHeader = "x"
+
+func expFile(g *gen) {}

@@ -1,0 +1,5 @@
+package main
+
+const vecHeader = "x"
+
+func vecFile(g *gen) {}
