@@ -31,8 +31,8 @@ func main() {
 		fill         func(*gen)
 	}{
 		{"gemm_avx2_amd64", gemmHeader, gemmFile},
-		//{"vec_avx2_amd64", vecHeader, vecFile},
-		//{"exp_avx2_amd64", expHeader, expFile},
+		{"vec_avx2_amd64", vecHeader, vecFile},
+		{"exp_avx2_amd64", expHeader, expFile},
 	} {
 		if err := write(*out, f.name, f.header, f.fill); err != nil {
 			log.Fatalf("%s: %v", f.name, err)
