@@ -238,12 +238,13 @@ func requireSameValues(t *testing.T, want, got []float32, msg string) {
 }
 
 // TestVecSpecialValues: NaN and infinities come out where the float64 formula
-// has them, for the kernels where the formula says it all.
+// has them, for the kernels without an intermediate that could round to zero
+// and then meet an infinity.
 func TestVecSpecialValues(t *testing.T) {
 	variants(t, func(t *testing.T) {
 		for _, k := range vecKernels {
 			switch k.name {
-			case "Add", "Mul", "Scale", "Axpy", "Exp", "Sigmoid", "SwiGLU":
+			case "Add", "Mul", "Scale", "Axpy", "Exp", "Sigmoid":
 			default:
 				continue
 			}
