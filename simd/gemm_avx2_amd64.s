@@ -54,6 +54,7 @@ TEXT ·gemm1x64AVX2(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), SI
 	MOVQ    bps+48(FP), DI
 	LEAQ    (DI)(DI*2), R8
+	IMUL3Q  $0x00000060, SI, R9
 	TESTQ   AX, AX
 	JZ      store
 
@@ -101,6 +102,7 @@ TEXT ·gemm1x32AVX2(SB), NOSPLIT, $0-88
 	MOVQ    b+32(FP), BX
 	MOVQ    ldb+40(FP), SI
 	MOVQ    bps+48(FP), DI
+	IMUL3Q  $0x00000060, SI, R8
 	TESTQ   AX, AX
 	JZ      store
 
@@ -126,7 +128,7 @@ store:
 	RET
 
 // func gemm1x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemm1x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
@@ -137,10 +139,12 @@ TEXT ·gemm1x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    csa+24(FP), DX
 	MOVQ    b+32(FP), BX
 	MOVQ    ldb+40(FP), SI
+	IMUL3Q  $0x00000060, SI, DI
 	TESTQ   AX, AX
 	JZ      store
 
 step:
+	PREFETCHT1   (BX)(DI*1)
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -180,6 +184,7 @@ TEXT ·gemm2x32AVX2(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), SI
 	MOVQ    rsa+16(FP), DI
 	MOVQ    bps+48(FP), R8
+	IMUL3Q  $0x00000060, SI, R9
 	TESTQ   AX, AX
 	JZ      store
 
@@ -219,7 +224,7 @@ store:
 	RET
 
 // func gemm2x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemm2x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
@@ -234,10 +239,12 @@ TEXT ·gemm2x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    b+32(FP), BX
 	MOVQ    ldb+40(FP), SI
 	MOVQ    rsa+16(FP), DI
+	IMUL3Q  $0x00000060, SI, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
+	PREFETCHT1   (BX)(R8*1)
 	VMOVUPS      (BX), Y4
 	VMOVUPS      32(BX), Y5
 	VBROADCASTSS (CX), Y6
@@ -288,6 +295,7 @@ TEXT ·gemm3x32AVX2(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), SI
 	MOVQ    rsa+16(FP), DI
 	MOVQ    bps+48(FP), R8
+	IMUL3Q  $0x00000060, SI, R9
 	TESTQ   AX, AX
 	JZ      store
 
@@ -337,7 +345,7 @@ store:
 	RET
 
 // func gemm3x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemm3x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
@@ -355,10 +363,12 @@ TEXT ·gemm3x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    b+32(FP), BX
 	MOVQ    ldb+40(FP), SI
 	MOVQ    rsa+16(FP), DI
+	IMUL3Q  $0x00000060, SI, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
+	PREFETCHT1   (BX)(R8*1)
 	VMOVUPS      (BX), Y6
 	VMOVUPS      32(BX), Y7
 	VBROADCASTSS (CX), Y8
@@ -390,7 +400,7 @@ store:
 	RET
 
 // func gemm4x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemm4x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
@@ -413,10 +423,12 @@ TEXT ·gemm4x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    rsa+16(FP), DI
 	LEAQ    (DI)(DI*2), R8
 	ADDQ    CX, R8
+	IMUL3Q  $0x00000060, SI, R9
 	TESTQ   AX, AX
 	JZ      store
 
 step:
+	PREFETCHT1   (BX)(R9*1)
 	VMOVUPS      (BX), Y8
 	VMOVUPS      32(BX), Y9
 	VBROADCASTSS (CX), Y10
@@ -455,7 +467,7 @@ store:
 	RET
 
 // func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemm5x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
@@ -481,10 +493,12 @@ TEXT ·gemm5x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    rsa+16(FP), DI
 	LEAQ    (DI)(DI*2), R8
 	ADDQ    CX, R8
+	IMUL3Q  $0x00000060, SI, R9
 	TESTQ   AX, AX
 	JZ      store
 
 step:
+	PREFETCHT1   (BX)(R9*1)
 	VMOVUPS      (BX), Y10
 	VMOVUPS      32(BX), Y11
 	VBROADCASTSS (CX), Y12
@@ -529,7 +543,7 @@ store:
 	RET
 
 // func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·gemm6x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
@@ -558,10 +572,12 @@ TEXT ·gemm6x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    rsa+16(FP), DI
 	LEAQ    (DI)(DI*2), R8
 	ADDQ    CX, R8
+	IMUL3Q  $0x00000060, SI, R9
 	TESTQ   AX, AX
 	JZ      store
 
 step:
+	PREFETCHT1   (BX)(R9*1)
 	VMOVUPS      (BX), Y12
 	VMOVUPS      32(BX), Y13
 	VBROADCASTSS (CX), Y14

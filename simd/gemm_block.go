@@ -21,7 +21,12 @@ const (
 	maxKC     = 320
 	blockA    = 96 << 10 // elements of an A block
 	directMax = 48       // below so many rows, B is not worth copying
-	packAMin  = 48       // from so many columns on, a transposed A is
+	packAMin  = 32       // from so many rows and columns on, a transposed A is
+
+	// For few rows B comes from memory rather than from a cache: it is then read
+	// in long runs, whose slices of a panel (128 KB) the second level holds.
+	longM  = 24
+	longKC = 2048
 )
 
 // scratch holds the copies of one call.
@@ -107,7 +112,7 @@ func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c
 // run is the loop nest. With copyB, B is packed slice by slice, with zeros
 // beyond n; without, B must hold whole panels.
 func (g *job) run(copyB bool) {
-	copyA := g.csa != 4 && g.m > tileRows && g.n >= packAMin
+	copyA := g.csa != 4 && g.m >= packAMin && g.n >= packAMin
 	var s *scratch
 	if copyA || copyB {
 		s = scratches.Get().(*scratch)
@@ -123,7 +128,9 @@ func (g *job) run(copyB bool) {
 			group = 2
 		}
 	} else {
-		kc = evenBlock(g.k, maxKC)
+		if kc = evenBlock(g.k, maxKC); g.m <= longM && !copyB {
+			kc = evenBlock(g.k, longKC)
+		}
 		mc = max(tileRows, blockA/max(kc, 1)/tileRows*tileRows)
 	}
 	for i0 := 0; i0 < g.m; i0 += mc {
