@@ -63,7 +63,7 @@ func (d *Data) budgetFigure() *budgetFigure {
 		c.Lines = append(c.Lines, Line{Value: m.OverallAccuracy, Name: "weak: " + m.Name + " " + percent(m.OverallAccuracy, 1)})
 	}
 	if m := d.method(d.strong()); m != nil {
-		c.Lines = append(c.Lines, Line{Value: m.OverallAccuracy, Name: "strong: " + m.Name + " " + percent(m.OverallAccuracy, 1)})
+		c.Lines = append(c.Lines, Line{Value: m.OverallAccuracy, Left: true, Name: "strong: " + m.Name + " " + percent(m.OverallAccuracy, 1)})
 	}
 	if d.Budget > 0 {
 		c.Lines = append(c.Lines, Line{Value: d.Budget, Name: "budget " + percent(d.Budget, 0), Vertical: true})

@@ -45,6 +45,7 @@ type view struct {
 	Compared   []comparisonRow
 	Samples    []sample
 	Method     bool // definitions are wanted
+	Prompts    string
 	Rho        string
 	WeakName   string
 	StrongName string
@@ -165,6 +166,9 @@ func newView(d *Data) *view {
 	}
 	if !d.Created.IsZero() {
 		v.Meta = append(v.Meta, d.Created.Format("2 January 2006, 15:04 MST"))
+	}
+	if d.TestPrompts > 0 {
+		v.Prompts = groupDigits(fmt.Sprint(d.TestPrompts))
 	}
 	if d.Budget > 0 {
 		v.Rho = number(d.Budget/(1-d.Budget), 3)

@@ -120,7 +120,10 @@ func (s *scale) label(t float64) string {
 
 // fixed prints v with as many decimals as multiples of step need.
 func fixed(v, step float64) string {
-	if a := math.Abs(v); v != 0 && (a >= 1e6 || a < 1e-4) {
+	if v == 0 {
+		return "0"
+	}
+	if a := math.Abs(v); a >= 1e6 || a < 1e-4 {
 		e := strconv.FormatFloat(v, 'e', -1, 64)
 		if len(e) > 8 {
 			e = strconv.FormatFloat(v, 'e', 1, 64)

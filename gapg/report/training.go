@@ -52,6 +52,10 @@ var trainingCharts = []trainingChart{
 		curves: []trainingKey{{keys: []string{"entropy"}, color: "4"}}},
 	{title: "Completion length", note: "tokens, mean over responses", fromZero: true,
 		curves: []trainingKey{{keys: []string{"completions/mean_length"}, color: "5"}}},
+	{title: "Groups without gradient", note: "all rewards of the group equal", unit: Percent, fromZero: true,
+		curves: []trainingKey{{keys: []string{"frac_reward_zero_std"}, color: "7"}}},
+	{title: "Gradient norm", note: "before clipping", fromZero: true,
+		curves: []trainingKey{{keys: []string{"grad_norm"}, color: "3"}}},
 	{title: "Largest log-prob difference", note: "rollout against an independent recomputation; must be 0", fromZero: true,
 		curves: []trainingKey{{keys: []string{"sampling/sampling_logp_difference/max", "max_logp_difference"}, color: "6"}}},
 }
@@ -97,6 +101,7 @@ func TrainingCharts(budget float64, runs ...Run) []Chart {
 			for _, s := range c.Series {
 				n += len(s.Y)
 			}
+			c.YMax = new(1e-6) // an axis on which one unit in the last place would show
 			c.Note = fmt.Sprintf("rollout against an independent recomputation: exactly 0 at all %s steps", groupDigits(fmt.Sprint(n)))
 		}
 		charts = append(charts, c)
