@@ -26,7 +26,10 @@ type Chart struct {
 // the longer are ignored); X should not decrease.
 type Series struct {
 	Name string
-	X, Y []float64
+	// Group is the entry in the legend, shared by the series of one group, such
+	// as the curves of one run; Name if empty.
+	Group string
+	X, Y  []float64
 	// Color is a colour class of the style sheet: a method's name, or "0".."7".
 	// Chosen by position if empty.
 	Color string

@@ -282,9 +282,7 @@ func (v *view) charts() {
 		cv := chartView{Title: c.Title, Note: c.Note,
 			SVG: template.HTML(c.svg(fmt.Sprintf("chart-%d", i), 350, 205, nil))}
 		if len(c.Series) > 1 {
-			for k, s := range c.Series {
-				cv.Legend = append(cv.Legend, legendItem{Name: s.Name, Class: colorClass(s.Color, k), Dashed: s.Dashed})
-			}
+			cv.Legend = c.legend()
 		}
 		v.Charts = append(v.Charts, cv)
 	}

@@ -198,7 +198,8 @@ func TestReportLeavesOutWhatIsMissing(t *testing.T) {
 	shows(t, page, "<h1>3 runs side by side</h1>")
 	shows(t, page, "runs/gapg − runs/no-filter")
 	shows(t, page, "+0.4 to +3.9")
-	shows(t, page, "runs/long, device")
+	shows(t, page, "runs/long, device", "whole lines: overall; broken: device")
+	require.Equal(t, 9, strings.Count(page, `</svg>runs/long</li>`), "each chart's legend names a run once")
 }
 
 func TestReportEscapesHostileText(t *testing.T) {
@@ -279,7 +280,7 @@ func TestTrainingChartsFollowTheLog(t *testing.T) {
 		byTitle[c.Title] = c
 	}
 	calls := byTitle["Cloud calls per prompt"]
-	require.Equal(t, []Line{{Value: 0.3, Name: "budget 30\u00a0%"}}, calls.Lines)
+	require.Equal(t, []Line{{Value: 0.3, Name: "budget 30\u00a0%", Left: true}}, calls.Lines)
 	require.Len(t, calls.Series, 2)
 	require.Len(t, calls.Series[0].Y, 30)
 	require.Equal(t, []float64{15, 30}, calls.Series[1].X, "validation has its own, fewer steps")

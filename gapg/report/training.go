@@ -65,6 +65,12 @@ var trainingCharts = []trainingChart{
 // none), filter, entropy, completion length and the log-prob difference.
 // Charts of fields that no run logged are left out.
 func TrainingCharts(budget float64, runs ...Run) []Chart {
+	logged := 0
+	for _, run := range runs {
+		if run.Metrics != nil {
+			logged++
+		}
+	}
 	var charts []Chart
 	for _, spec := range trainingCharts {
 		c := Chart{Title: spec.title, Note: spec.note, XLabel: "step", YUnit: spec.unit}
@@ -74,15 +80,26 @@ func TrainingCharts(budget float64, runs ...Run) []Chart {
 		if spec.toOne {
 			c.YMax = new(1.0)
 		}
-		zero := true
+		zero, many := true, logged > 1
+		var whole, broken string // the curves that runs are drawn by, when overlaid
 		for i, run := range runs {
 			if run.Metrics == nil {
 				continue
 			}
+			trained := false
 			for _, k := range spec.curves {
-				s, ok := k.series(run, i, len(runs) > 1)
+				if many && k.eval && trained {
+					continue // too much for one picture
+				}
+				s, ok := k.series(run, i, many)
 				if !ok {
 					continue
+				}
+				trained = trained || !k.eval
+				if s.Dashed {
+					broken = k.name
+				} else {
+					whole = k.name
 				}
 				c.Series = append(c.Series, s)
 				for _, v := range s.Y {
@@ -90,11 +107,14 @@ func TrainingCharts(budget float64, runs ...Run) []Chart {
 				}
 			}
 		}
+		if many && whole != "" && broken != "" {
+			c.Note = fmt.Sprintf("whole lines: %s; broken: %s", whole, broken)
+		}
 		if !c.drawable() {
 			continue
 		}
 		if spec.budget && budget > 0 {
-			c.Lines = append(c.Lines, Line{Value: budget, Name: "budget " + percent(budget, 0)})
+			c.Lines = append(c.Lines, Line{Value: budget, Name: "budget " + percent(budget, 0), Left: true})
 		}
 		if zero && spec.title == "Largest log-prob difference" {
 			n := 0
@@ -119,7 +139,7 @@ func (k *trainingKey) series(run Run, index int, many bool) (Series, bool) {
 		if many {
 			// Runs differ in colour; within a chart of several curves the first
 			// is whole and the others broken.
-			s.Name = run.Name
+			s.Name, s.Group = run.Name, run.Name
 			if k.name != "" {
 				s.Name += ", " + k.name
 			}
