@@ -190,6 +190,13 @@ func TestMetricsResumeRefusesDamage(t *testing.T) {
 	l, err := ResumeMetrics(path, Mark{}) // killed before the first checkpoint
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
+	require.NoError(t, os.WriteFile(path, []byte("{\"step\":5}\n"), 0o666)) // logged every fifth step, saved at the fourth
+	l, err = ResumeMetrics(path, Mark{Step: 4})
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Empty(t, b)
 
 	for _, c := range []struct {
 		text string
@@ -201,6 +208,7 @@ func TestMetricsResumeRefusesDamage(t *testing.T) {
 		{"{\"step\":1}\nrubbish...\n", Mark{2, 22}, ":2: not a JSON object"},
 		{"{\"step\":1}\n{\"step\":9}\n", Mark{2, 22}, ":2: step 9 is past the checkpoint's step 2"},
 		{"{\"step\":1}\n{\"step\":", Mark{2, 19}, ":2: not a JSON object"},
+		{"{\"step\":1}\n{\"step\":2}\n", Mark{2, 0}, "counts on an empty file, but it begins with step 1"},
 		{"rubbish\n{\"step\":2}\n", Mark{2, -1}, ":1: not a JSON object"},
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o666))
