@@ -164,7 +164,7 @@ func TestReportStructure(t *testing.T) {
 		require.Equal(t, n, strings.Count(page, `<article class="sample t-`+kind+`">`))
 	}
 	shows(t, page, "updraft demo --all --seed 1", "natural 31.8\u00a0%", "−18.2 to −14.5", "budget 30\u00a0%", "ρ = 0.429",
-		"exactly 0 at all 90 steps", "PGR\u00a090\u00a0% · APGR\u00a088\u00a0%", "learning-rate", "training cloud calls", "would have been right: 18 + 21.")
+		"exactly 0 at all 90 steps", "PGR\u00a090\u00a0%</span> <span>APGR\u00a088\u00a0%", "learning-rate", "training cloud calls", "would have been right: 18 + 21.")
 	for _, chart := range []string{"Reward", "Accuracy", "Cloud calls per prompt", "Prompts kept by the filter", "Entropy", "Completion length",
 		"Groups without gradient", "Gradient norm", "Largest log-prob difference"} {
 		shows(t, page, "<h3>"+chart+"</h3>")

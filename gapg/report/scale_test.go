@@ -2,13 +2,23 @@ package report
 
 import (
 	"encoding/json"
+	"flag"
 	"math"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
+
+// Property tests draw the same cases each time; -rapid.seed asks for others.
+func TestMain(m *testing.M) {
+	flag.Set("rapid.seed", "1")
+	flag.Set("rapid.nofailfile", "true")
+	flag.Parse()
+	os.Exit(m.Run())
+}
 
 func TestScaleTicks(t *testing.T) {
 	labels := func(lo, hi float64, unit Unit, n int) []string {
