@@ -221,7 +221,7 @@ func TestGEMMEmulatedCatchesDefects(t *testing.T) {
 			require.Equal(t, 1, strings.Count(string(src), d.old), "the defect does not apply: %s", d.old)
 			program := buildEmulated(t, func(s string) string { return strings.Replace(s, d.old, d.new, 1) })
 			r := rand.New(rand.NewPCG(9, 0))
-			for _, p := range []problem{newProblem(r, 131, 133, 203, 0, false), newProblem(r, 127, 20, 203, 1, true)} {
+			for _, p := range []problem{newProblem(r, 131, 133, 203, 0, false), newProblem(r, 127, 21, 203, 1, true)} {
 				for landing, seed := range []int{late: 3, atOnce: 4, random: 5} {
 					if err := p.check(program, landing, seed); err != nil {
 						t.Log(err)

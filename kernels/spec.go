@@ -18,10 +18,6 @@ func (a Arch) AtLeast(b Arch) bool {
 	return a.Major > b.Major || a.Major == b.Major && a.Minor >= b.Minor
 }
 
-// DriverVersion is the least version of CUDA, as the driver reports it, that
-// can load the PTX of this package: its ISA 8.0 came with CUDA 12.0, driver 525.
-const DriverVersion = 12000
-
 // Spec says how an entry point is launched.
 type Spec struct {
 	// Entry is the name of the entry point in Module.

@@ -63,8 +63,9 @@ func run(clang, dir, out string) error {
 	return m.Write(out)
 }
 
-// flags gives the compiler's arguments. No NVIDIA file is looked for; PTX ISA
-// 8.0 is what drivers from R525 (CUDA 12.0) on can load.
+// flags gives the compiler's arguments. The path that does not exist keeps clang
+// from finding, and judging, a toolkit that happens to be installed; PTX ISA 8.0
+// is what drivers from R525 (CUDA 12.0) on can load.
 func flags(arch string) []string {
 	return []string{
 		"-x", "cuda", "--cuda-device-only", "--cuda-gpu-arch=" + arch, "--cuda-feature=+ptx80",
