@@ -190,8 +190,9 @@ int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, un
     o[2] = *(float *)params[3];
     return 0;
   }
-  if (!strcmp(f->name, "gemm_bf16_f32")) {
-    float *C = *(float **)params[0];
+  if (!strncmp(f->name, "gemm_bf16_", 10)) {
+    int narrow = !strcmp(f->name, "gemm_bf16_bf16");
+    void *C = *(void **)params[0];
     uint16_t *A = *(uint16_t **)params[1], *B = *(uint16_t **)params[2];
     int v[6];
     for (int i = 0; i < 6; i++) v[i] = *(int *)params[3 + i];
@@ -199,7 +200,13 @@ int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, un
       for (int n = 0; n < v[1]; n++) {
         float sum = 0;
         for (int k = 0; k < v[2]; k++) sum += bf16(A[m * v[4] + k]) * bf16(B[n * v[5] + k]);
-        C[m * v[3] + n] = sum;
+        if (narrow) {
+          uint32_t b;
+          memcpy(&b, &sum, 4);
+          ((uint16_t *)C)[m * v[3] + n] = (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16);
+        } else {
+          ((float *)C)[m * v[3] + n] = sum;
+        }
       }
     }
     return 0;
