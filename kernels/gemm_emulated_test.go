@@ -129,9 +129,9 @@ func (p problem) run(program string, landing, seed int) ([]float32, error) {
 	return got, nil
 }
 
-// compare checks got against a float64 product. An fp32 chain of n additions of
-// exact products errs by at most n·eps·Σ|ab| (eps = 2^-24 per rounding, doubled
-// for tensor cores, which truncate); the bf16 result adds half of its last place.
+// compare checks got against a float64 product. The emulator rounds to fp32 once
+// for each step of 16 along K, which errs by at most 2^-24·Σ|ab|; twice that and
+// one step more are allowed. The bf16 result adds half of its last place.
 func (p problem) compare(got []float32) error {
 	for i := range p.m {
 		for j := range p.n {

@@ -114,21 +114,27 @@ func (b *bench) compare(k kernel, s checkShape) (compared int, worst float64, er
 	}
 
 	element := func(i, j int) error {
-		var sum, abs float64
+		// A tensor core adds the 16 products of a step and the sum so far after
+		// shifting all to the exponent of the largest and cutting them off there:
+		// each of the 17 errs by at most a last place of the largest, and so does
+		// the result. bf16 output adds half of its own last place.
+		var sum, largest, tol float64
 		for l := range s.k {
+			if l%16 == 0 {
+				largest = math.Abs(sum)
+			}
 			p := float64(half.FromBF16(x[i*lda+l])) * float64(half.FromBF16(y[j*ldb+l]))
 			sum += p
-			abs += math.Abs(p)
+			largest = max(largest, math.Abs(p), math.Abs(sum))
+			if l%16 == 15 || l == s.k-1 {
+				tol += 18 * 0x1p-23 * largest
+			}
 		}
-		// Each step of 16 along K adds into fp32 with an error of at most a last
-		// place of the sum so far (tensor cores truncate), which Σ|ab| bounds; bf16
-		// output adds half of its last place.
-		tol := float64((s.k+15)/16+1) * 0x1p-23 * abs
 		var got float64
 		at := c[(i*ldc+j)*size:]
 		if size == 2 {
 			got = float64(half.FromBF16(binary.LittleEndian.Uint16(at)))
-			tol += 0x1p-8 * math.Abs(sum)
+			tol += 0x1p-8 * (math.Abs(sum) + tol)
 		} else {
 			got = float64(math.Float32frombits(binary.LittleEndian.Uint32(at)))
 		}
