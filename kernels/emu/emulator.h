@@ -21,13 +21,10 @@
 
 #include <ucontext.h>
 
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <memory>
-#include <random>
+#include <utility>
 #include <vector>
 
 #define DEVICE inline
@@ -60,7 +57,6 @@ struct Copy {
 
 struct Thread {
   ucontext_t context;
-  std::unique_ptr<char[]> stack;
   u32 index = 0;
   bool done = false;
   std::vector<Copy> open;                   // copies not yet committed
@@ -91,10 +87,14 @@ struct Region {
 
 class Machine {
  public:
-  explicit Machine(Options o) : options(o), random(o.seed) {}
+  explicit Machine(Options o) : options(o), state(o.seed * 2654435761u | 1) {}
 
-  void run(u32 grid, u32 block, u32 shared_bytes, const std::function<void()>& kernel) {
-    body = &kernel;
+  // run calls kernel once for each thread of each block, blocks in order.
+  template <typename Kernel>
+  void run(u32 grid, u32 block, u32 shared_bytes, const Kernel& kernel) {
+    body = [](const void* k) { (*(const Kernel*)k)(); };
+    body_argument = &kernel;
+    stacks.resize((size_t)block * kStack);
     for (u32 b = 0; b < grid; b++) run_block(b, block, shared_bytes);
   }
 
@@ -152,7 +152,7 @@ class Machine {
   }
 
   bool lands_now() {
-    return options.landing == kAtOnce || (options.landing == kRandom && (random() & 1));
+    return options.landing == kAtOnce || (options.landing == kRandom && (random() >> 16 & 1));
   }
 
   static constexpr u32 kBase = 1024;  // not zero, so that a forgotten base shows
@@ -166,7 +166,7 @@ class Machine {
  private:
   static void entry(unsigned low, unsigned high) {
     Machine* m = (Machine*)(((u64)high << 32) | low);
-    (*m->body)();
+    m->body(m->body_argument);
     Thread* t = m->current;
     t->done = true;
     m->progress = true;
@@ -181,14 +181,12 @@ class Machine {
     barrier_generation = 0;
     threads.clear();
     threads.resize(block);
-    constexpr size_t kStack = 64 << 10;
     std::vector<u32> order(block);
     for (u32 i = 0; i < block; i++) {
       Thread& t = threads[i];
       t.index = i;
-      t.stack.reset(new char[kStack]);
       getcontext(&t.context);
-      t.context.uc_stack.ss_sp = t.stack.get();
+      t.context.uc_stack.ss_sp = stacks.data() + i * kStack;
       t.context.uc_stack.ss_size = kStack;
       t.context.uc_link = nullptr;
       makecontext(&t.context, (void (*)())entry, 2, (unsigned)(u64)this, (unsigned)((u64)this >> 32));
@@ -209,8 +207,18 @@ class Machine {
     }
   }
 
-  const std::function<void()>* body = nullptr;
-  std::mt19937 random;
+  u32 random() {  // xorshift
+    state ^= state << 13;
+    state ^= state >> 17;
+    return state ^= state << 5;
+  }
+
+  static constexpr size_t kStack = 64 << 10;
+
+  void (*body)(const void*) = nullptr;
+  const void* body_argument = nullptr;
+  u32 state;
+  std::vector<char> stacks;  // of all threads of a block
   ucontext_t scheduler;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
@@ -302,7 +310,7 @@ DEVICE void mma_bf16_16816(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) 
 
 DEVICE u32 pack_bf16(float lo, float hi) {
   auto round = [](float f) -> u32 {
-    if (std::isnan(f)) return 0x7fff;
+    if (f != f) return 0x7fff;
     u32 b;
     std::memcpy(&b, &f, 4);
     return (b + 0x7fff + (b >> 16 & 1)) >> 16;
