@@ -89,5 +89,6 @@ func ExampleUniverse_Demonstration() {
 	fmt.Println(d.Problem.Compact())
 	fmt.Println(d.Response())
 	// Output:
-	// ?
+	// 9 5 5=19
+	// <think>5+5=10,10*9=90?<unknown> I need external assistance </unknown>
 }
