@@ -3,7 +3,7 @@
 package simd
 
 func gemm(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, bias []float32, st start) {
-	if use.avx2 {
+	if use.avx2 && k > 0 {
 		gemmTiles(m, n, k, a, rsa, csa, b, ldb, c, ldc, bias, st)
 		return
 	}
@@ -11,7 +11,7 @@ func gemm(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []floa
 }
 
 func gemmPacked(m, n, k int, a []float32, rsa, csa int, packed []float32, c []float32, ldc int, bias []float32, st start) {
-	if use.avx2 {
+	if use.avx2 && k > 0 {
 		gemmPackedTiles(m, n, k, a, rsa, csa, packed, c, ldc, bias, st)
 		return
 	}
