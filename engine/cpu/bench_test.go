@@ -176,19 +176,24 @@ func BenchmarkLogProb(b *testing.B) {
 
 func BenchmarkSample(b *testing.B) {
 	for _, v := range []int{benchV, 150000} {
-		for name, p := range map[string][]float32{"plain": {1, 1, 0, 0}, "top-p": {0.8, 0.95, 0, 0}} {
+		for name, p := range map[string][]float32{"plain": {1, 1, 0, 0}, "top-p": {0.8, 0.95, 0, 0}, "top-k": {0.8, 1, 0, 0}} {
 			b.Run(fmt.Sprintf("V=%d/%s", v, name), func(b *testing.B) {
-				r := newRig(b, 2, 31)
+				r := newRig(b, 1, 31)
 				B := 8
 				logits := r.random(B, v, 2)
 				a := r.sampleArgs(logits)
 				for i := range B {
 					r.UploadF32(a.Params.RowRange(i, i+1), p)
+					if name == "top-k" {
+						r.UploadI32(a.Keys.RowRange(i, i+1), []int32{20, 1, 2, 3, 4, 5})
+					}
 				}
+				start := cpuTime()
 				for b.Loop() {
 					r.Sample(a)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(B), "ns/row")
+				b.ReportMetric(float64((cpuTime()-start).Nanoseconds())/float64(b.N)/float64(B), "cpu-ns/row")
 			})
 		}
 	}
