@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -174,7 +175,7 @@ func rowInvariance(t *testing.T, r *rand.Rand, m, n, k int, trans bool) {
 		whole := slices.Clone(p.c)
 		for i := range m {
 			q := *p
-			q.m, q.a = 1, p.a[i*p.rsa:]
+			q.m, q.a = 1, p.a[min(i*p.rsa, len(p.a)):]
 			row := slices.Clone(c0[i*p.ldc:][:n])
 			q.forms(func(form string, _ start, run func([]float32)) {
 				if form == name {
@@ -413,5 +414,29 @@ func TestGemmDoesNotAllocate(t *testing.T) {
 			PackNN(packed, b, n, k, n)
 			GemmPacked(m, n, k, a, k, 1, packed, c, n, false)
 		}))
+	})
+}
+
+// TestGemmConcurrent: calls in flight together do not share scratch memory.
+func TestGemmConcurrent(t *testing.T) {
+	variants(t, func(t *testing.T) {
+		const m, n, k = 60, 50, 70
+		p := newProduct(t, newRand(9), m, n, k, true, 0, 0, 0, testx.AtEnd)
+		want := make([]float32, m*n)
+		Gemm(m, n, k, p.a, p.rsa, p.csa, p.b, n, want, n, false)
+		var wg sync.WaitGroup
+		got := make([][]float32, 8)
+		for g := range got {
+			got[g] = make([]float32, m*n)
+			wg.Go(func() {
+				for range 20 {
+					Gemm(m, n, k, p.a, p.rsa, p.csa, p.b, n, got[g], n, false)
+				}
+			})
+		}
+		wg.Wait()
+		for _, c := range got {
+			requireBits(t, want, c, "concurrent call")
+		}
 	})
 }
