@@ -1,0 +1,278 @@
+//go:build !noasm && amd64
+
+package simd
+
+import (
+	"sync"
+	"unsafe"
+)
+
+// Blocking around the micro-kernels, after Goto and van de Geijn (2008) with
+// the roles of the operands exchanged: a slice of one B panel (kc×16, 20 KB)
+// stays in the first-level cache while the rows of a block of A (mc×kc, under
+// 400 KB, from the second level) pass by. C is stored and reloaded between
+// blocks of K, in float32, which leaves every chain as it was.
+//
+// A slice of B is copied together where enough rows follow to pay for it, and a
+// block of a transposed A where enough columns do: its elements for one tile are
+// a stride apart for each step of k, often all in the same few cache sets.
+const (
+	tileRows  = 6
+	maxKC     = 320
+	blockA    = 96 << 10 // elements of an A block
+	directMax = 48       // below so many rows, B is not worth copying
+	packAMin  = 32       // from so many rows and columns on, a transposed A is
+
+	// For few rows B comes from memory rather than from a cache: it is then read
+	// in long runs, whose slices of a panel (128 KB) the second level holds.
+	longM  = 24
+	longKC = 2048
+)
+
+// scratch holds the copies of one call.
+type scratch struct {
+	panel [maxKC * PanelWidth]float32
+	block [blockA + tileRows*maxKC]float32
+}
+
+// scratches keeps them between calls: 400 KB per concurrent call.
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// zeros is the start of a chain that has none.
+var zeros [4 * PanelWidth]float32
+
+// job is one product C = init + A·B in the units of the micro-kernels: strides
+// in bytes, see gemm_avx2_amd64.s.
+type job struct {
+	m, n, k  int
+	a        unsafe.Pointer
+	rsa, csa uintptr
+	b        unsafe.Pointer
+	ldb, bps uintptr // from row to row of B, and from panel to panel
+	c        unsafe.Pointer
+	ldc      uintptr
+	init     unsafe.Pointer
+	ldi      uintptr
+	initStep uintptr // init's displacement from column to column: 4, or 0 for zeros
+}
+
+func newJob(m, n, k int, a []float32, rsa, csa int, c []float32, ldc int, bias []float32, st start) job {
+	g := job{
+		m: m, n: n, k: k,
+		a: unsafe.Pointer(unsafe.SliceData(a)), rsa: uintptr(4 * rsa), csa: uintptr(4 * csa),
+		c: unsafe.Pointer(unsafe.SliceData(c)), ldc: uintptr(4 * ldc),
+	}
+	switch st {
+	case startZero:
+		g.init = unsafe.Pointer(&zeros)
+	case startC:
+		g.init, g.ldi, g.initStep = g.c, g.ldc, 4
+	case startBias:
+		g.init, g.initStep = unsafe.Pointer(unsafe.SliceData(bias)), 4
+	}
+	return g
+}
+
+// gemmTiles is the product over an unpacked B; no dimension is zero.
+func gemmTiles(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, bias []float32, st start) {
+	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
+	g.b = unsafe.Pointer(unsafe.SliceData(b))
+	g.ldb, g.bps = uintptr(4*ldb), 4*PanelWidth
+	if m < directMax {
+		whole := n / PanelWidth * PanelWidth
+		if whole > 0 {
+			g.n = whole
+			g.run(false)
+		}
+		if whole == n {
+			return
+		}
+		g.n = n - whole
+		g.b = unsafe.Add(g.b, 4*whole)
+		g.c = unsafe.Add(g.c, 4*whole)
+		g.init = unsafe.Add(g.init, uintptr(whole)*g.initStep)
+	}
+	g.run(true)
+}
+
+// gemmPackedTiles is the product over a packed B; no dimension is zero.
+func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c []float32, ldc int, bias []float32, st start) {
+	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
+	g.b = unsafe.Pointer(unsafe.SliceData(packed))
+	g.ldb, g.bps = 4*PanelWidth, uintptr(4*PanelWidth*k)
+	g.run(false)
+}
+
+// run is the loop nest. With copyB, B is packed slice by slice, with zeros
+// beyond n; without, B must hold whole panels.
+func (g *job) run(copyB bool) {
+	copyA := g.csa != 4 && g.m >= packAMin && g.n >= packAMin
+	var s *scratch
+	if copyA || copyB {
+		s = scratches.Get().(*scratch)
+		defer scratches.Put(s)
+	}
+	kc, mc, group := g.k, g.m, 1
+	if g.m <= tileRows && !copyB {
+		// One tile of rows reads B once: only latency matters.
+		switch {
+		case g.m == 1:
+			group = 4
+		case g.m <= 3:
+			group = 2
+		}
+	} else {
+		if kc = evenBlock(g.k, maxKC); g.m <= longM && !copyB {
+			kc = evenBlock(g.k, longKC)
+		}
+		mc = max(tileRows, blockA/kc/tileRows*tileRows)
+	}
+	for i0 := 0; i0 < g.m; i0 += mc {
+		rows := min(mc, g.m-i0)
+		a := unsafe.Add(g.a, uintptr(i0)*g.rsa)
+		c := unsafe.Add(g.c, uintptr(i0)*g.ldc)
+		init, ldi, step := unsafe.Add(g.init, uintptr(i0)*g.ldi), g.ldi, g.initStep
+		for p0 := 0; ; {
+			kb := min(kc, g.k-p0)
+			t := tiles{k: kb, a: unsafe.Add(a, uintptr(p0)*g.csa), rsa: g.rsa, csa: g.csa, step: g.rsa}
+			if copyA {
+				t.copyBlock(s, rows)
+			}
+			for j := 0; j < g.n; {
+				panels := 1
+				if n := g.n - j; n >= group*PanelWidth {
+					panels = group
+				} else if group == 4 && n >= 2*PanelWidth {
+					panels = 2
+				}
+				b := unsafe.Add(g.b, uintptr(j/PanelWidth)*g.bps+uintptr(p0)*g.ldb)
+				ldb := g.ldb
+				cols := min(panels*PanelWidth, g.n-j)
+				if copyB {
+					copyPanel(&s.panel, b, ldb, kb, cols)
+					b, ldb = unsafe.Pointer(&s.panel), 4*PanelWidth
+				}
+				cj := unsafe.Add(c, 4*j)
+				ij := unsafe.Add(init, uintptr(j)*step)
+				if cols < PanelWidth {
+					t.tail(rows, cols, b, ldb, cj, g.ldc, ij, ldi)
+				} else {
+					t.column(rows, panels, b, ldb, g.bps, cj, g.ldc, ij, ldi)
+				}
+				j += cols
+			}
+			if p0 += kb; p0 >= g.k {
+				break
+			}
+			init, ldi, step = c, g.ldc, 4
+		}
+	}
+}
+
+// evenBlock splits n into the fewest blocks of at most limit, and returns the
+// size that makes them even.
+func evenBlock(n, limit int) int {
+	blocks := (n + limit - 1) / limit
+	return (n + blocks - 1) / blocks
+}
+
+// nextRows chooses the rows of the next tile so that the last ones are not left
+// with few accumulators.
+func nextRows(left int) int {
+	switch {
+	case left >= 11 || left <= 6:
+		return min(left, tileRows)
+	case left <= 8:
+		return 4
+	default:
+		return 5
+	}
+}
+
+// tiles is a block of A cut into tiles of rows.
+type tiles struct {
+	k        int
+	a        unsafe.Pointer
+	rsa, csa uintptr // within a tile
+	step     uintptr // bytes per row from tile to tile
+	packed   bool    // a tile of r rows is [k][r], with r instead of csa
+}
+
+// copyBlock packs the block, tile after tile.
+func (t *tiles) copyBlock(s *scratch, rows int) {
+	full := 0
+	if t.rsa == 4 {
+		for rows-full*tileRows > 0 && nextRows(rows-full*tileRows) == tileRows {
+			full++
+		}
+		if full > 0 {
+			copyTiles(&s.block[0], (*float32)(t.a), t.csa, t.k, full)
+		}
+	}
+	for i := full * tileRows; i < rows; {
+		r := nextRows(rows - i)
+		dst := s.block[i*t.k:][:r*t.k]
+		for p := range t.k {
+			src := unsafe.Add(t.a, uintptr(i)*t.rsa+uintptr(p)*t.csa)
+			for q := range r {
+				dst[p*r+q] = *(*float32)(unsafe.Add(src, uintptr(q)*t.rsa))
+			}
+		}
+		i += r
+	}
+	t.a, t.rsa, t.step, t.packed = unsafe.Pointer(&s.block), 4, uintptr(4*t.k), true
+}
+
+// strideK is the distance between steps of k in a tile of r rows.
+func (t *tiles) strideK(r int) uintptr {
+	if t.packed {
+		return uintptr(4 * r)
+	}
+	return t.csa
+}
+
+// column runs the tiles over one group of panels. Each pointer is made from its
+// base when it is needed: one that runs past the end of its slice must not
+// exist where the garbage collector looks.
+func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
+	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
+	for i := 0; i < rows; {
+		r := nextRows(rows - i)
+		u := uintptr(i)
+		tile(r, panels, t.k, (*float32)(unsafe.Add(t.a, u*t.step)), t.rsa, t.strideK(r), (*float32)(b), ldb, bps,
+			(*float32)(unsafe.Add(c, u*ldc)), ldc, (*float32)(unsafe.Add(init, u*ldi)), ldi)
+		i += r
+	}
+}
+
+// tail runs the tiles over a last panel of fewer than 16 columns through a
+// scratch tile. The panel itself is padded.
+func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
+	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
+	var s [tileRows][PanelWidth]float32
+	for i := 0; i < rows; {
+		r := nextRows(rows - i)
+		for q := range r {
+			copy(s[q][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i+q)*ldi)), cols))
+		}
+		tile(r, 1, t.k, (*float32)(unsafe.Add(t.a, uintptr(i)*t.step)), t.rsa, t.strideK(r), (*float32)(b), ldb, 0,
+			&s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
+		for q := range r {
+			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i+q)*ldc)), cols), s[q][:cols])
+		}
+		i += r
+	}
+}
+
+// copyPanel packs k rows of cols ≤ 16 columns, zero beyond cols.
+func copyPanel(dst *[maxKC * PanelWidth]float32, b unsafe.Pointer, ldb uintptr, k, cols int) {
+	if cols == PanelWidth {
+		copyRows(&dst[0], (*float32)(b), ldb, k)
+		return
+	}
+	for p := range k {
+		row := dst[p*PanelWidth:][:PanelWidth]
+		copy(row, unsafe.Slice((*float32)(unsafe.Add(b, uintptr(p)*ldb)), cols))
+		clear(row[cols:])
+	}
+}
