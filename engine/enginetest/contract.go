@@ -416,7 +416,7 @@ func everythingTwice(e *env) error {
 
 // everything submits each operation once, at a size that spreads over threads.
 func everything(e *env) error {
-	const c, v = 96, 5000
+	const c, v, headRows = 96, 4200, 40
 	h := heads{4, 2, 32}
 	p := pack([]group{{45, []int{60, 70, 3}}, {10, []int{50, 1}}}, true)
 	t := p.Rows
@@ -442,12 +442,12 @@ func everything(e *env) error {
 	e.SwiGLU(engine.SwiGLUArgs{Y: e.out("swiglu", t, 64).Tensor, Gate: dy.ColRange(0, 64), Up: dy.ColRange(64, 128)})
 	e.SwiGLUBackward(engine.SwiGLUBackwardArgs{DGate: e.out("DGate", t, 64).Tensor, DUp: e.out("DUp", t, 64).Tensor,
 		DY: in.k.Tensor, Gate: dy.ColRange(0, 64), Up: dy.ColRange(64, 128)})
-	hx, _, hw, targets := e.head(t, c, v, 1)
-	logp, entropy, l := e.outVec("LogProb", t), e.outVec("Entropy", t), e.outVec("LSE head", t)
+	hx, _, hw, targets := e.head(headRows, c, v, 1)
+	logp, entropy, l := e.outVec("LogProb", headRows), e.outVec("Entropy", headRows), e.outVec("LSE head", headRows)
 	e.LogProb(engine.LogProbArgs{X: hx.Tensor, W: hw, Targets: targets.Tensor, LogProb: logp.Tensor, Entropy: entropy.Tensor, LSE: l.Tensor, Scale: 1})
-	e.LogProbBackward(engine.LogProbBackwardArgs{DX: e.out("DX head", t, c).Tensor, DW: e.inout("DW head", v, c).Tensor, X: hx.Tensor, W: hw,
-		Targets: targets.Tensor, LSE: l.Tensor, Entropy: entropy.Tensor, DLogProb: e.vec("DLogProb", e.normal(t, 1)).Tensor,
-		DEntropy: e.vec("DEntropy", e.normal(t, 1)).Tensor, Scale: 1})
+	e.LogProbBackward(engine.LogProbBackwardArgs{DX: e.out("DX head", headRows, c).Tensor, DW: e.inout("DW head", v, c).Tensor, X: hx.Tensor, W: hw,
+		Targets: targets.Tensor, LSE: l.Tensor, Entropy: entropy.Tensor, DLogProb: e.vec("DLogProb", e.normal(headRows, 1)).Tensor,
+		DEntropy: e.vec("DEntropy", e.normal(headRows, 1)).Tensor, Scale: 1})
 	ids := e.ints("ids", someIDs(e, t, 6))
 	e.ScatterAdd(engine.ScatterAddArgs{Table: e.inout("table", 6, c).Tensor, Src: x.Tensor, IDs: ids.Tensor})
 	big := e.vec("big", e.normal(200000, 1))

@@ -43,6 +43,9 @@ type env struct {
 	blocks []*block
 	loose  []engine.Buffer // freed with the blocks, not inspected
 	err    error           // first failure of the environment itself
+
+	used   float64 // the largest percent of a tolerance that an element used
+	usedBy string
 }
 
 func newEnv(b engine.Backend) *env {
@@ -279,6 +282,9 @@ func abs(m ref.Mat) ref.Mat {
 // near compares an output with what internal/ref says.
 func (b *block) near(want expected) error {
 	r, err := testx.Close(b.after(), want.v, want.tol())
+	if r.Percent > b.env.used {
+		b.env.used, b.env.usedBy = r.Percent, b.name
+	}
 	if err != nil {
 		at := ""
 		if b.Cols > 0 && r.Worst >= 0 {

@@ -78,10 +78,10 @@ func (r *Reference) Close() error {
 }
 
 func (r *Reference) notRecording() {
-	require(r.record == nil, "reference: not allowed while recording")
+	must(r.record == nil, "reference: not allowed while recording")
 }
 
-func require(ok bool, message string) {
+func must(ok bool, message string) {
 	if !ok {
 		panic(message)
 	}
@@ -89,15 +89,15 @@ func require(ok bool, message string) {
 
 func (r *Reference) buffer(b engine.Buffer) *refBuffer {
 	rb, ok := b.(*refBuffer)
-	require(ok && rb.owner == r, "reference: buffer of another backend")
-	require(r.live[rb], "reference: buffer was freed")
+	must(ok && rb.owner == r, "reference: buffer of another backend")
+	must(r.live[rb], "reference: buffer was freed")
 	return rb
 }
 
 // floats reads a tensor of floats.
 func (r *Reference) floats(t engine.Tensor) ref.Mat {
 	b := r.buffer(t.Buf)
-	require(b.dtype != engine.I32, "reference: tensor must be of floats")
+	must(b.dtype != engine.I32, "reference: tensor must be of floats")
 	m := ref.New(t.Rows, t.Cols)
 	for i := range t.Rows {
 		copy(m.Row(i), b.f[t.Off+i*t.Stride:])
@@ -115,8 +115,8 @@ func (r *Reference) optional(t engine.Tensor) ref.Mat {
 
 func (r *Reference) store(t engine.Tensor, m ref.Mat) {
 	b := r.buffer(t.Buf)
-	require(b.dtype != engine.I32, "reference: tensor must be of floats")
-	require(t.Rows == m.Rows && t.Cols == m.Cols || t.Rows == 1 && t.Cols == m.Rows*m.Cols || len(m.V) == 0 && t.Len() == 0,
+	must(b.dtype != engine.I32, "reference: tensor must be of floats")
+	must(t.Rows == m.Rows && t.Cols == m.Cols || t.Rows == 1 && t.Cols == m.Rows*m.Cols || len(m.V) == 0 && t.Len() == 0,
 		"reference: output has the wrong shape")
 	for i := range t.Rows {
 		copy(b.f[t.Off+i*t.Stride:][:t.Cols], m.V[i*t.Cols:])
@@ -127,7 +127,7 @@ func (r *Reference) store(t engine.Tensor, m ref.Mat) {
 // it is dense.
 func (r *Reference) ints(t engine.Tensor) []int32 {
 	b := r.buffer(t.Buf)
-	require(b.dtype == engine.I32, "reference: tensor must be I32")
+	must(b.dtype == engine.I32, "reference: tensor must be I32")
 	if t.Dense() {
 		return b.i[t.Off : t.Off+t.Len()]
 	}
@@ -143,16 +143,16 @@ func (r *Reference) Float64s(t engine.Tensor) []float64 { return r.floats(t).V }
 
 // SetFloat64s sets the elements of a tensor of floats at full precision.
 func (r *Reference) SetFloat64s(t engine.Tensor, v []float64) {
-	require(len(v) == t.Len(), "reference: wrong number of elements")
+	must(len(v) == t.Len(), "reference: wrong number of elements")
 	r.store(t, ref.Mat{Rows: t.Rows, Cols: t.Cols, V: v})
 }
 
 // UploadF32 implements engine.Backend.
 func (r *Reference) UploadF32(dst engine.Tensor, src []float32) {
 	r.notRecording()
-	require(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
+	must(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
 	b := r.buffer(dst.Buf)
-	require(b.dtype == engine.F32, "reference: tensor must be F32")
+	must(b.dtype == engine.F32, "reference: tensor must be F32")
 	for i, v := range src {
 		b.f[dst.Off+i] = float64(v)
 	}
@@ -161,16 +161,16 @@ func (r *Reference) UploadF32(dst engine.Tensor, src []float32) {
 // UploadI32 implements engine.Backend.
 func (r *Reference) UploadI32(dst engine.Tensor, src []int32) {
 	r.notRecording()
-	require(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
+	must(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
 	copy(r.ints(dst), src)
 }
 
 // DownloadF32 implements engine.Backend.
 func (r *Reference) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket {
 	r.notRecording()
-	require(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
+	must(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
 	b := r.buffer(src.Buf)
-	require(b.dtype == engine.F32, "reference: tensor must be F32")
+	must(b.dtype == engine.F32, "reference: tensor must be F32")
 	for i := range dst {
 		dst[i] = float32(b.f[src.Off+i])
 	}
@@ -180,7 +180,7 @@ func (r *Reference) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket 
 // DownloadI32 implements engine.Backend.
 func (r *Reference) DownloadI32(dst []int32, src engine.Tensor) engine.Ticket {
 	r.notRecording()
-	require(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
+	must(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
 	copy(dst, r.ints(src))
 	return 0
 }
@@ -201,7 +201,7 @@ func (r *Reference) Record(build func()) engine.Program {
 // Run implements engine.Backend.
 func (r *Reference) Run(p engine.Program) {
 	rp, ok := p.(*refProgram)
-	require(ok && rp.owner == r, "reference: program of another backend")
+	must(ok && rp.owner == r, "reference: program of another backend")
 	for _, op := range rp.ops {
 		op()
 	}
@@ -233,7 +233,7 @@ func (r *Reference) RefreshWeight(w engine.Weight) {
 }
 
 func (r *Reference) weight(w engine.Weight) ref.Mat {
-	require(w.Prepared != nil, "reference: weight was not prepared")
+	must(w.Prepared != nil, "reference: weight was not prepared")
 	return r.floats(engine.Matrix(r.buffer(w.Prepared), 0, w.Rows, w.Cols))
 }
 
@@ -257,7 +257,7 @@ func (r *Reference) Fill(dst engine.Tensor, v float32) {
 func (r *Reference) Copy(dst, src engine.Tensor) {
 	r.do(func() {
 		d, s := r.buffer(dst.Buf), r.buffer(src.Buf)
-		require(d.dtype == s.dtype && dst.Rows == src.Rows && dst.Cols == src.Cols, "reference: copy: shapes or dtypes differ")
+		must(d.dtype == s.dtype && dst.Rows == src.Rows && dst.Cols == src.Cols, "reference: copy: shapes or dtypes differ")
 		for i := range dst.Rows {
 			from, to := src.Off+i*src.Stride, dst.Off+i*dst.Stride
 			if d.dtype == engine.I32 {
@@ -273,7 +273,7 @@ func (r *Reference) Copy(dst, src engine.Tensor) {
 func (r *Reference) AdamW(a engine.AdamWArgs) {
 	r.do(func() {
 		for _, t := range []engine.Tensor{a.P, a.G, a.M, a.V} {
-			require(t.Dense() && t.Len() == a.P.Len(), "reference: adamw: tensors must be dense and of one size")
+			must(t.Dense() && t.Len() == a.P.Len(), "reference: adamw: tensors must be dense and of one size")
 		}
 		p, m, v := r.floats(a.P), r.floats(a.M), r.floats(a.V)
 		ref.AdamW(p.V, r.floats(a.G).V, m.V, v.V, ref.AdamWParams{
@@ -289,7 +289,7 @@ func (r *Reference) AdamW(a engine.AdamWArgs) {
 // SumSquares implements engine.Backend.
 func (r *Reference) SumSquares(a engine.SumSquaresArgs) {
 	r.do(func() {
-		require(a.X.Dense() && a.Out.Len() == 1, "reference: sum of squares: bad shapes")
+		must(a.X.Dense() && a.Out.Len() == 1, "reference: sum of squares: bad shapes")
 		r.store(a.Out, ref.Of(1, ref.SumSquares(r.floats(a.X).V)))
 	})
 }

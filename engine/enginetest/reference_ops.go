@@ -12,7 +12,7 @@ import (
 // Gather implements engine.Backend.
 func (r *Reference) Gather(a engine.GatherArgs) {
 	r.do(func() {
-		require(a.IDs.Len() == a.Dst.Rows && a.Dst.Cols == a.Table.Cols, "reference: gather: bad shapes")
+		must(a.IDs.Len() == a.Dst.Rows && a.Dst.Cols == a.Table.Cols, "reference: gather: bad shapes")
 		r.store(a.Dst, ref.Gather(r.floats(a.Table), r.ints(a.IDs)))
 	})
 }
@@ -20,7 +20,7 @@ func (r *Reference) Gather(a engine.GatherArgs) {
 // ScatterAdd implements engine.Backend.
 func (r *Reference) ScatterAdd(a engine.ScatterAddArgs) {
 	r.do(func() {
-		require(a.IDs.Len() == a.Src.Rows && a.Src.Cols == a.Table.Cols, "reference: scatter: bad shapes")
+		must(a.IDs.Len() == a.Src.Rows && a.Src.Cols == a.Table.Cols, "reference: scatter: bad shapes")
 		r.add(a.Table, ref.ScatterAdd(a.Table.Rows, r.floats(a.Src), r.ints(a.IDs)), true)
 	})
 }
@@ -29,7 +29,7 @@ func (r *Reference) ScatterAdd(a engine.ScatterAddArgs) {
 func (r *Reference) add(t engine.Tensor, m ref.Mat, accumulate bool) {
 	if accumulate {
 		old := r.floats(t)
-		require(len(old.V) == len(m.V), "reference: output has the wrong shape")
+		must(len(old.V) == len(m.V), "reference: output has the wrong shape")
 		for i, v := range old.V {
 			m.V[i] += v
 		}
@@ -49,7 +49,7 @@ func sameShape(ts ...engine.Tensor) bool {
 // RMSNorm implements engine.Backend.
 func (r *Reference) RMSNorm(a engine.RMSNormArgs) {
 	r.do(func() {
-		require(sameShape(a.Y, a.X) && a.Groups > 0 && a.X.Cols == a.Groups*a.W.Len(), "reference: rmsnorm: bad shapes")
+		must(sameShape(a.Y, a.X) && a.Groups > 0 && a.X.Cols == a.Groups*a.W.Len(), "reference: rmsnorm: bad shapes")
 		y, rstd := ref.RMSNorm(r.floats(a.X), r.floats(a.W).V, a.Groups, float64(a.Eps))
 		r.store(a.Y, y)
 		if a.Rstd.Valid() {
@@ -61,7 +61,7 @@ func (r *Reference) RMSNorm(a engine.RMSNormArgs) {
 // RMSNormBackward implements engine.Backend.
 func (r *Reference) RMSNormBackward(a engine.RMSNormBackwardArgs) {
 	r.do(func() {
-		require(sameShape(a.DX, a.DY, a.X) && a.Groups > 0 && a.X.Cols == a.Groups*a.W.Len() &&
+		must(sameShape(a.DX, a.DY, a.X) && a.Groups > 0 && a.X.Cols == a.Groups*a.W.Len() &&
 			a.Rstd.Rows == a.X.Rows && a.Rstd.Cols == a.Groups, "reference: rmsnorm backward: bad shapes")
 		dx, dw := ref.RMSNormBackward(r.floats(a.DY), r.floats(a.X), r.floats(a.W).V, r.floats(a.Rstd), a.Groups)
 		r.add(a.DX, dx, a.Accumulate)
@@ -74,7 +74,7 @@ func (r *Reference) RMSNormBackward(a engine.RMSNormBackwardArgs) {
 // Linear implements engine.Backend.
 func (r *Reference) Linear(a engine.LinearArgs) {
 	r.do(func() {
-		require(a.X.Cols == a.W.Cols && a.Y.Cols == a.W.Rows && a.Y.Rows == a.X.Rows &&
+		must(a.X.Cols == a.W.Cols && a.Y.Cols == a.W.Rows && a.Y.Rows == a.X.Rows &&
 			(!a.Bias.Valid() || a.Bias.Len() == a.W.Rows) && (!a.Residual.Valid() || sameShape(a.Y, a.Residual)),
 			"reference: linear: bad shapes")
 		r.store(a.Y, ref.Linear(r.floats(a.X), r.weight(a.W), r.optional(a.Bias), r.optional(a.Residual)))
@@ -84,7 +84,7 @@ func (r *Reference) Linear(a engine.LinearArgs) {
 // LinearBackwardInput implements engine.Backend.
 func (r *Reference) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 	r.do(func() {
-		require(a.DX.Cols == a.W.Cols && a.DY.Cols == a.W.Rows && a.DX.Rows == a.DY.Rows,
+		must(a.DX.Cols == a.W.Cols && a.DY.Cols == a.W.Rows && a.DX.Rows == a.DY.Rows,
 			"reference: linear backward input: bad shapes")
 		r.add(a.DX, ref.LinearBackwardInput(r.floats(a.DY), r.weight(a.W)), a.Accumulate)
 	})
@@ -93,7 +93,7 @@ func (r *Reference) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 // LinearBackwardWeight implements engine.Backend.
 func (r *Reference) LinearBackwardWeight(a engine.LinearBackwardWeightArgs) {
 	r.do(func() {
-		require(a.DW.Rows == a.DY.Cols && a.DW.Cols == a.X.Cols && a.DY.Rows == a.X.Rows &&
+		must(a.DW.Rows == a.DY.Cols && a.DW.Cols == a.X.Cols && a.DY.Rows == a.X.Rows &&
 			(!a.DBias.Valid() || a.DBias.Len() == a.DY.Cols), "reference: linear backward weight: bad shapes")
 		dw, db := ref.LinearBackwardWeight(r.floats(a.DY), r.floats(a.X))
 		r.add(a.DW, dw, true)
@@ -106,14 +106,14 @@ func (r *Reference) LinearBackwardWeight(a engine.LinearBackwardWeightArgs) {
 // RoPE implements engine.Backend.
 func (r *Reference) RoPE(a engine.RoPEArgs) {
 	r.do(func() {
-		require(a.HeadDim > 0 && a.HeadDim%2 == 0 && a.X.Cols%a.HeadDim == 0 && a.Positions.Len() == a.X.Rows &&
+		must(a.HeadDim > 0 && a.HeadDim%2 == 0 && a.X.Cols%a.HeadDim == 0 && a.Positions.Len() == a.X.Rows &&
 			a.Cos.Cols == a.HeadDim/2 && sameShape(a.Cos, a.Sin), "reference: rope: bad shapes")
 		r.store(a.X, ref.RoPE(r.floats(a.X), r.ints(a.Positions), r.floats(a.Cos), r.floats(a.Sin), a.HeadDim, a.Inverse))
 	})
 }
 
 func checkHeads(q, k, v engine.Tensor, d int) {
-	require(d > 0 && q.Cols%d == 0 && k.Cols%d == 0 && k.Cols > 0 && q.Cols%k.Cols == 0 && sameShape(k, v) && q.Rows == k.Rows,
+	must(d > 0 && q.Cols%d == 0 && k.Cols%d == 0 && k.Cols > 0 && q.Cols%k.Cols == 0 && sameShape(k, v) && q.Rows == k.Rows,
 		"reference: attention: bad shapes")
 }
 
@@ -123,7 +123,7 @@ func (r *Reference) Attention(a engine.AttentionArgs) {
 	r.do(func() {
 		checkHeads(a.Q, a.K, a.V, a.HeadDim)
 		p.Check()
-		require(p.Rows == a.Q.Rows && sameShape(a.O, a.Q), "reference: attention: bad shapes")
+		must(p.Rows == a.Q.Rows && sameShape(a.O, a.Q), "reference: attention: bad shapes")
 		o, lse := ref.Attention(r.floats(a.Q), r.floats(a.K), r.floats(a.V), a.HeadDim, float64(a.Scale), p)
 		r.store(a.O, o)
 		if a.LSE.Valid() {
@@ -138,7 +138,7 @@ func (r *Reference) AttentionBackward(a engine.AttentionBackwardArgs) {
 	r.do(func() {
 		checkHeads(a.Q, a.K, a.V, a.HeadDim)
 		p.Check()
-		require(p.Rows == a.Q.Rows && sameShape(a.O, a.Q, a.DO, a.DQ) && sameShape(a.K, a.DK, a.DV),
+		must(p.Rows == a.Q.Rows && sameShape(a.O, a.Q, a.DO, a.DQ) && sameShape(a.K, a.DK, a.DV),
 			"reference: attention backward: bad shapes")
 		dq, dk, dv := ref.AttentionBackward(r.floats(a.DO), r.floats(a.Q), r.floats(a.K), r.floats(a.V),
 			r.floats(a.O), r.floats(a.LSE), a.HeadDim, float64(a.Scale), p)
@@ -151,7 +151,7 @@ func (r *Reference) AttentionBackward(a engine.AttentionBackwardArgs) {
 // SwiGLU implements engine.Backend.
 func (r *Reference) SwiGLU(a engine.SwiGLUArgs) {
 	r.do(func() {
-		require(sameShape(a.Y, a.Gate, a.Up), "reference: swiglu: bad shapes")
+		must(sameShape(a.Y, a.Gate, a.Up), "reference: swiglu: bad shapes")
 		r.store(a.Y, ref.SwiGLU(r.floats(a.Gate), r.floats(a.Up)))
 	})
 }
@@ -159,7 +159,7 @@ func (r *Reference) SwiGLU(a engine.SwiGLUArgs) {
 // SwiGLUBackward implements engine.Backend.
 func (r *Reference) SwiGLUBackward(a engine.SwiGLUBackwardArgs) {
 	r.do(func() {
-		require(sameShape(a.DY, a.Gate, a.Up, a.DGate, a.DUp), "reference: swiglu backward: bad shapes")
+		must(sameShape(a.DY, a.Gate, a.Up, a.DGate, a.DUp), "reference: swiglu backward: bad shapes")
 		dg, du := ref.SwiGLUBackward(r.floats(a.DY), r.floats(a.Gate), r.floats(a.Up))
 		r.store(a.DGate, dg)
 		r.store(a.DUp, du)
@@ -169,7 +169,7 @@ func (r *Reference) SwiGLUBackward(a engine.SwiGLUBackwardArgs) {
 // LogProb implements engine.Backend.
 func (r *Reference) LogProb(a engine.LogProbArgs) {
 	r.do(func() {
-		require(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows, "reference: logprob: bad shapes")
+		must(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows, "reference: logprob: bad shapes")
 		logp, h, lse := ref.LogProb(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), float64(a.Scale))
 		r.store(a.LogProb, ref.Mat{Rows: 1, Cols: len(logp), V: logp})
 		r.store(a.Entropy, ref.Mat{Rows: 1, Cols: len(h), V: h})
@@ -180,7 +180,7 @@ func (r *Reference) LogProb(a engine.LogProbArgs) {
 // LogProbBackward implements engine.Backend.
 func (r *Reference) LogProbBackward(a engine.LogProbBackwardArgs) {
 	r.do(func() {
-		require(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows && sameShape(a.DX, a.X) && sameShape(a.DW, a.W.Tensor),
+		must(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows && sameShape(a.DX, a.X) && sameShape(a.DW, a.W.Tensor),
 			"reference: logprob backward: bad shapes")
 		dx, dw := ref.LogProbBackward(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), r.floats(a.LSE).V,
 			r.optional(a.Entropy).V, r.floats(a.DLogProb).V, r.optional(a.DEntropy).V, float64(a.Scale))
@@ -194,7 +194,7 @@ func (r *Reference) LogProbBackward(a engine.LogProbBackwardArgs) {
 func (r *Reference) cache(c engine.KVCache) ref.Cache {
 	k, v := r.buffer(c.K), r.buffer(c.V)
 	rows, cols := c.Pages*engine.PageSize, c.KVHeads*c.HeadDim
-	require(len(k.f) >= rows*cols && len(v.f) >= rows*cols, "reference: KV cache is smaller than its pages")
+	must(len(k.f) >= rows*cols && len(v.f) >= rows*cols, "reference: KV cache is smaller than its pages")
 	return ref.Cache{
 		K: ref.Mat{Rows: rows, Cols: cols, V: k.f[:rows*cols]},
 		V: ref.Mat{Rows: rows, Cols: cols, V: v.f[:rows*cols]},
@@ -204,7 +204,7 @@ func (r *Reference) cache(c engine.KVCache) ref.Cache {
 // KVWrite implements engine.Backend.
 func (r *Reference) KVWrite(a engine.KVWriteArgs) {
 	r.do(func() {
-		require(sameShape(a.K, a.V) && a.K.Cols == a.Cache.KVHeads*a.Cache.HeadDim && a.Rows.Len() == a.Slots.Len(),
+		must(sameShape(a.K, a.V) && a.K.Cols == a.Cache.KVHeads*a.Cache.HeadDim && a.Rows.Len() == a.Slots.Len(),
 			"reference: kv write: bad shapes")
 		r.cache(a.Cache).Write(r.floats(a.K), r.floats(a.V), r.ints(a.Rows), r.ints(a.Slots))
 	})
@@ -214,7 +214,7 @@ func (r *Reference) KVWrite(a engine.KVWriteArgs) {
 func (r *Reference) DecodeAttention(a engine.DecodeAttentionArgs) {
 	r.do(func() {
 		checkHeads(a.Q, a.K, a.V, a.Cache.HeadDim)
-		require(a.K.Cols == a.Cache.KVHeads*a.Cache.HeadDim && sameShape(a.O, a.Q) && a.Positions.Len() == a.Q.Rows &&
+		must(a.K.Cols == a.Cache.KVHeads*a.Cache.HeadDim && sameShape(a.O, a.Q) && a.Positions.Len() == a.Q.Rows &&
 			a.PageTable.Rows == a.Q.Rows, "reference: decode attention: bad shapes")
 		ids, table := r.ints(a.PageTable), make([][]int32, a.Q.Rows)
 		for b := range table {
@@ -230,7 +230,7 @@ func (r *Reference) Sample(a engine.SampleArgs) {
 	a.Marker = slices.Clone(a.Marker)
 	r.do(func() {
 		b := a.Logits.Rows
-		require(sameShape(a.Params, engine.Tensor{Rows: b, Cols: engine.NumParams}) &&
+		must(sameShape(a.Params, engine.Tensor{Rows: b, Cols: engine.NumParams}) &&
 			sameShape(a.Keys, engine.Tensor{Rows: b, Cols: engine.NumKeys}) && a.Forced.Len() == b && a.Tokens.Len() == b &&
 			a.Positions.Len() == b && a.LogProb.Len() == b && a.SamplingLogProb.Len() == b && a.Entropy.Len() == b &&
 			(len(a.Marker) == 0 || a.MarkerAfter.Len() == a.Logits.Cols), "reference: sample: bad shapes")

@@ -45,30 +45,51 @@ func Run(t *testing.T, open func(t testing.TB) engine.Backend) {
 					t.Errorf("close: %v", err)
 				}
 			}()
+			var worst budget
 			for _, c := range byOp[op] {
 				t.Run(c.Name, func(t *testing.T) {
-					if err := c.Run(b); err != nil {
+					used, err := c.execute(b)
+					if err != nil {
 						t.Error(err)
 					}
+					if used.percent > worst.percent {
+						worst = used
+						worst.by += " of " + c.Name
+					}
 				})
+			}
+			if worst.percent > 0 {
+				t.Logf("at most %.0f%% of a tolerance used, by %s", worst.percent, worst.by)
 			}
 		})
 	}
 }
 
+// budget is the largest share of a tolerance that an element has used.
+type budget struct {
+	percent float64
+	by      string
+}
+
 // Run carries the case out on b. A panic is returned as an error.
-func (c Check) Run(b engine.Backend) (err error) {
+func (c Check) Run(b engine.Backend) error {
+	_, err := c.execute(b)
+	return err
+}
+
+func (c Check) execute(b engine.Backend) (used budget, err error) {
 	e := newEnv(b)
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
+		used = budget{e.used, e.usedBy}
 		e.free()
 	}()
 	if err := c.run(e); err != nil {
-		return err
+		return used, err
 	}
-	return e.err
+	return used, e.err
 }
 
 // sortChecks puts checks that come from a map into one order.
