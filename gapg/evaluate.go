@@ -157,7 +157,7 @@ func (e *Evaluator) probe(ctx context.Context, m *model.Model, tokens [][]int32,
 	for _, id := range e.MarkerAfter {
 		after[id] = true
 	}
-	batch := &model.Batch{Probe: e.Marker[:1]}
+	batch := &model.Batch{Probe: &e.Marker[0]}
 	for i := range records {
 		batch.Groups = append(batch.Groups, model.Group{Prompt: tokens[i], Responses: [][]int32{records[i].Tokens}})
 	}
