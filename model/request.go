@@ -138,6 +138,10 @@ type sequence struct {
 // len returns the tokens so far, prompt included.
 func (q *sequence) len() int { return len(q.h.req.Prompt) + len(q.out.Tokens) }
 
+// maxPages returns the pages of the sequence at its longest. Its last token's
+// key and value are never stored.
+func (q *sequence) maxPages() int { return pagesFor(q.h.total - 1) }
+
 // at returns token i, prompt included.
 func (q *sequence) at(i int) int32 {
 	if p := q.h.req.Prompt; i < len(p) {

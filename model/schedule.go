@@ -113,7 +113,13 @@ func (s *Scheduler) prefillGroup(p *packed) int {
 	// Samples beyond the free rows are prefilled along where that takes no page
 	// that the rows may come to need.
 	if rows := s.opts.MaxBatch - busy; k > rows {
-		k = max(rows, min(k, len(s.pages.free)-full-s.opts.MaxBatch*s.d.table+rows))
+		spare := len(s.pages.free) - full - rows*(first.maxPages()-full)
+		for _, list := range [][]*sequence{s.running, s.primed} {
+			for _, q := range list {
+				spare -= q.maxPages() - len(q.pages)
+			}
+		}
+		k = rows + max(0, min(k-rows, spare))
 	}
 	if room := s.opts.writes() - len(s.rowIDs) - full*page; tail > 0 {
 		k = min(k, room/tail)

@@ -1,0 +1,33 @@
+// Package cpu is the engine.Backend that computes on the host's cores with the
+// kernels of package simd.
+//
+// What it is not: it has no numeric kernels of its own beyond a few scalar
+// lines, and it knows nothing of models. It splits each operation into tiles,
+// hands them to a pool of workers, and keeps the promises of engine's numerical
+// contract.
+//
+// # How the contract is kept
+//
+// A tile owns the elements it writes: no two workers add into one element, so
+// results do not depend on the number of threads or on who took which tile.
+// Sums over rows run in ascending order inside one tile, or over blocks whose
+// size is fixed by the shape alone and which are added in ascending order.
+// Package simd makes every element of a matrix product one chain in ascending
+// K, whatever the shape, packing or tile. Attention and DecodeAttention share
+// the panel layout, the softmax of a split and the merge of splits (softmax.go);
+// LogProb and Sample share the reduction of a vocabulary chunk (logprob.go).
+//
+// # Execution
+//
+// Operations are carried out when they are called and have finished when the
+// call returns, so Sync and Wait have nothing to wait for. Inside Record they
+// are kept as a list, which Run replays. A step that was run once allocates
+// nothing when it runs again with the same shapes: scratch memory belongs to
+// the backend and its workers and grows only when a larger shape is seen.
+//
+// Matrices are float32. Buffers of BF16 can be allocated and copied, not
+// computed with.
+//
+// Start reading at backend.go, then pool.go and linear.go; attention.go is the
+// hardest part.
+package cpu

@@ -1,0 +1,272 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/simd"
+)
+
+// Tiles of a matrix product. Their sizes touch speed only: package simd makes an
+// element's bits independent of the tile that it lies in.
+const (
+	tileRows  = 96      // of C; a multiple of every kernel's row block
+	tileWork  = 1 << 20 // multiply-adds that a tile aims at
+	tileLeast = 1 << 15 // below this, splitting costs more than it gains
+)
+
+// grid cuts an m×n matrix into tiles of rows×cols, cols being a whole number of
+// panels.
+type grid struct {
+	m, n       int
+	rows, cols int
+	down       int // tiles from top to bottom
+	tiles      int
+}
+
+// newGrid plans the tiles of a product with inner dimension k for a number of
+// threads.
+func newGrid(m, n, k, threads int) grid {
+	if m == 0 || n == 0 {
+		return grid{}
+	}
+	k = max(k, 1)
+	want := max(tileLeast, min(tileWork, m*n/(2*threads)*k))
+	rows := min(m, tileRows)
+	if rows < m && m < 2*tileRows {
+		rows = roundUp((m+1)/2, 16)
+	}
+	cols := max(1, want/(rows*k)/simd.PanelWidth) * simd.PanelWidth
+	cols = min(cols, roundUp(n, simd.PanelWidth))
+	across := (n + cols - 1) / cols
+	cols = roundUp((n+across-1)/across, simd.PanelWidth) // even the tiles out
+	down := (m + rows - 1) / rows
+	across = (n + cols - 1) / cols
+	return grid{m: m, n: n, rows: rows, cols: cols, down: down, tiles: down * across}
+}
+
+// tile returns the bounds of tile i. Tiles run down the columns, so that
+// neighbours in time share panels.
+func (g *grid) tile(i int) (i0, i1, j0, j1 int) {
+	i0 = i % g.down * g.rows
+	j0 = i / g.down * g.cols
+	return i0, min(i0+g.rows, g.m), j0, min(j0+g.cols, g.n)
+}
+
+// PrepareWeight allocates and fills w.Prepared: w's rows in panels of
+// simd.PanelWidth, which Linear, LogProb and decoding read.
+func (b *Backend) PrepareWeight(w *engine.Weight) error {
+	b.outside()
+	buf, err := b.Alloc(engine.F32, simd.PackedLen(w.Rows, w.Cols))
+	if err != nil {
+		return fmt.Errorf("cpu: prepare weight %d×%d: %w", w.Rows, w.Cols, err)
+	}
+	w.Prepared = buf
+	b.RefreshWeight(*w)
+	return nil
+}
+
+// RefreshWeight fills w.Prepared from w's elements.
+func (b *Backend) RefreshWeight(w engine.Weight) {
+	if w.Prepared == nil {
+		return
+	}
+	op := next(b, &b.ops.pack)
+	*op = packOp{w: b.f32(w.Tensor), dst: b.panelsOf(w)}
+	b.submit(op)
+}
+
+func (b *Backend) panelsOf(w engine.Weight) []float32 {
+	buf := b.buffer(w.Prepared)
+	n := simd.PackedLen(w.Rows, w.Cols)
+	if buf.freed || len(buf.f) < n {
+		panic("cpu: prepared weight does not fit its matrix")
+	}
+	return buf.f[:n]
+}
+
+// weight is a weight resolved to its rows and its panels.
+type weight struct {
+	mat
+	panels []float32 // nil: not prepared
+}
+
+func (b *Backend) weight(w engine.Weight) weight {
+	r := weight{mat: b.f32(w.Tensor)}
+	if w.Prepared != nil {
+		r.panels = b.panelsOf(w)
+	}
+	return r
+}
+
+// packedWeight returns w's panels, packing them into scratch where w was not
+// prepared.
+func (b *Backend) packedWeight(w *weight) []float32 {
+	if w.panels != nil {
+		return w.panels
+	}
+	n := simd.PackedLen(w.rows, w.cols)
+	if len(b.packed) < n {
+		b.packed = alignedF32(n)
+	}
+	pack := &b.ops.pack
+	*pack = packOp{w: w.mat, dst: b.packed[:n]}
+	pack.run(b)
+	return pack.dst
+}
+
+// packOp packs a weight into panels, a few panels to a tile.
+type packOp struct {
+	w    mat
+	dst  []float32
+	rows int // of w to a tile
+}
+
+func (o *packOp) run(b *Backend) {
+	if o.w.rows == 0 || o.w.cols == 0 {
+		return
+	}
+	o.rows = roundUp(max(1, tileLeast/o.w.cols), simd.PanelWidth)
+	b.parallel(o, (o.w.rows+o.rows-1)/o.rows)
+}
+
+func (o *packOp) tile(_ *worker, i int) {
+	from := i * o.rows
+	n := min(o.rows, o.w.rows-from)
+	k := o.w.cols
+	simd.PackNT(o.dst[from*k:][:simd.PackedLen(n, k)], o.w.from(from, 0), n, k, o.w.stride)
+}
+
+// Linear computes Y = X·Wᵀ + Bias + Residual.
+func (b *Backend) Linear(a engine.LinearArgs) {
+	op := next(b, &b.ops.linear)
+	*op = linearOp{y: b.f32(a.Y), x: b.f32(a.X), w: b.weight(a.W), residual: b.optional(a.Residual)}
+	op.bias = b.optionalVec(a.Bias, op.y.cols)
+	if op.x.rows != op.y.rows || op.x.cols != op.w.cols || op.y.cols != op.w.rows {
+		panic("cpu: linear: shapes do not match")
+	}
+	if a.Residual.Valid() && (op.residual.rows != op.y.rows || op.residual.cols != op.y.cols) {
+		panic("cpu: linear: residual has the wrong shape")
+	}
+	op.add = a.Residual.Valid()
+	b.submit(op)
+}
+
+type linearOp struct {
+	y, x     mat
+	w        weight
+	bias     []float32
+	residual mat
+	add      bool // of residual
+
+	panels []float32
+	grid   grid
+}
+
+func (o *linearOp) run(b *Backend) {
+	if o.y.rows == 0 || o.y.cols == 0 {
+		return
+	}
+	o.panels = b.packedWeight(&o.w)
+	o.grid = newGrid(o.y.rows, o.y.cols, o.x.cols, len(b.pool.workers))
+	if o.add {
+		b.reserve(scratchLen(o.grid.rows * o.grid.cols))
+	}
+	b.parallel(o, o.grid.tiles)
+}
+
+// tile computes the product into Y, or, where a residual is added, into scratch
+// first: the chain of a product starts at zero or the bias, and the residual,
+// often larger than any term, costs one rounding instead of K.
+func (o *linearOp) tile(w *worker, i int) {
+	i0, i1, j0, j1 := o.grid.tile(i)
+	m, n, k := i1-i0, j1-j0, o.x.cols
+	c, ldc := o.y.from(i0, j0), o.y.stride
+	if o.add {
+		ldc = n
+		c = w.floats(m * n)
+	}
+	if o.bias != nil {
+		simd.GemmPackedBias(m, n, k, o.x.p[i0*o.x.stride:], o.x.stride, 1, o.panels[j0*k:], c, ldc, o.bias[j0:j1])
+	} else {
+		simd.GemmPacked(m, n, k, o.x.p[i0*o.x.stride:], o.x.stride, 1, o.panels[j0*k:], c, ldc, false)
+	}
+	if o.add {
+		for r := range m {
+			simd.Add(o.y.from(i0+r, j0)[:n], c[r*n:][:n], o.residual.from(i0+r, j0)[:n])
+		}
+	}
+}
+
+// LinearBackwardInput computes DX = or += DY·W.
+func (b *Backend) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
+	op := next(b, &b.ops.linearInput)
+	*op = linearInputOp{dx: b.f32(a.DX), dy: b.f32(a.DY), w: b.f32(a.W.Tensor), accumulate: a.Accumulate}
+	if op.dx.rows != op.dy.rows || op.dx.cols != op.w.cols || op.dy.cols != op.w.rows {
+		panic("cpu: linear backward input: shapes do not match")
+	}
+	b.submit(op)
+}
+
+type linearInputOp struct {
+	dx, dy, w  mat
+	accumulate bool
+	grid       grid
+}
+
+func (o *linearInputOp) run(b *Backend) {
+	o.grid = newGrid(o.dx.rows, o.dx.cols, o.dy.cols, len(b.pool.workers))
+	b.parallel(o, o.grid.tiles)
+}
+
+func (o *linearInputOp) tile(_ *worker, i int) {
+	i0, i1, j0, j1 := o.grid.tile(i)
+	simd.Gemm(i1-i0, j1-j0, o.dy.cols, o.dy.p[i0*o.dy.stride:], o.dy.stride, 1,
+		o.w.p[min(j0, len(o.w.p)):], o.w.stride, o.dx.from(i0, j0), o.dx.stride, o.accumulate)
+}
+
+// LinearBackwardWeight computes DW += DYᵀ·X and DBias += Σ_t DY, each element in
+// ascending t.
+func (b *Backend) LinearBackwardWeight(a engine.LinearBackwardWeightArgs) {
+	op := next(b, &b.ops.linearWeight)
+	*op = linearWeightOp{dw: b.f32(a.DW), dy: b.f32(a.DY), x: b.f32(a.X)}
+	op.dbias = b.optionalVec(a.DBias, op.dy.cols)
+	if op.dw.rows != op.dy.cols || op.dw.cols != op.x.cols || op.x.rows != op.dy.rows {
+		panic("cpu: linear backward weight: shapes do not match")
+	}
+	b.submit(op)
+}
+
+type linearWeightOp struct {
+	dw, dy, x mat
+	dbias     []float32
+	grid      grid
+	biasCols  int // columns of DY to a bias tile
+}
+
+func (o *linearWeightOp) run(b *Backend) {
+	if o.dy.rows == 0 {
+		return
+	}
+	o.grid = newGrid(o.dw.rows, o.dw.cols, o.dy.rows, len(b.pool.workers))
+	tiles := o.grid.tiles
+	if o.dbias != nil && len(o.dbias) > 0 {
+		o.biasCols = max(64, roundUp(tileLeast/o.dy.rows, 16))
+		tiles += (len(o.dbias) + o.biasCols - 1) / o.biasCols
+	}
+	b.parallel(o, tiles)
+}
+
+func (o *linearWeightOp) tile(_ *worker, i int) {
+	if i >= o.grid.tiles {
+		from := (i - o.grid.tiles) * o.biasCols
+		to := min(from+o.biasCols, len(o.dbias))
+		for t := range o.dy.rows {
+			simd.Add(o.dbias[from:to], o.dbias[from:to], o.dy.from(t, from)[:to-from])
+		}
+		return
+	}
+	i0, i1, j0, j1 := o.grid.tile(i)
+	simd.Gemm(i1-i0, j1-j0, o.dy.rows, o.dy.p[i0:], 1, o.dy.stride,
+		o.x.p[j0:], o.x.stride, o.dw.from(i0, j0), o.dw.stride, true)
+}

@@ -1,0 +1,234 @@
+package cpu
+
+import (
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/simd"
+)
+
+// softStats is the online reduction of one row of logits: their maximum m and,
+// relative to it, s = Σ e^(z−m) and t = Σ (z−m)·e^(z−m). LogProb and Sample feed
+// it the same chunks in the same order.
+type softStats struct{ m, s, t float32 }
+
+func newSoftStats() softStats { return softStats{m: negInf} }
+
+// add takes the next chunk of logits, at most engine.VocabChunk of them.
+func (a *softStats) add(z []float32) {
+	m := simd.Max(z)
+	if m == negInf {
+		return
+	}
+	s, t := simd.SumExp(z, m)
+	if a.m == negInf {
+		*a = softStats{m, s, t}
+		return
+	}
+	if m > a.m {
+		a.rescale(m)
+		a.s += s
+		a.t += t
+		return
+	}
+	b := softStats{m, s, t}
+	b.rescale(a.m)
+	a.s += b.s
+	a.t += b.t
+}
+
+// rescale makes m the maximum that s and t are relative to. A NaN in m stays.
+func (a *softStats) rescale(m float32) {
+	d := a.m - m
+	e := exp32(d)
+	a.t = float32(e * (a.t + float32(d*a.s)))
+	a.s = float32(e * a.s)
+	a.m = m
+}
+
+func (a *softStats) logProb(z float32) float32 { return (z - a.m) - log32(a.s) }
+func (a *softStats) entropy() float32          { return log32(a.s) - a.t/a.s }
+func (a *softStats) lse() float32              { return a.m + log32(a.s) }
+
+// LogProb computes the fused language-model head. A tile takes a block of rows
+// over the whole vocabulary, chunk by chunk, and holds one chunk's logits.
+func (b *Backend) LogProb(a engine.LogProbArgs) {
+	op := next(b, &b.ops.logProb)
+	*op = logProbOp{x: b.f32(a.X), w: b.weight(a.W), scale: a.Scale}
+	n := op.x.rows
+	op.targets = b.ints(a.Targets, n)
+	op.logProb, op.entropy, op.lse = b.vec(a.LogProb, n), b.vec(a.Entropy, n), b.vec(a.LSE, n)
+	if op.x.cols != op.w.cols || op.w.rows == 0 {
+		panic("cpu: log prob: shapes do not match")
+	}
+	b.submit(op)
+}
+
+// logProbRows is the most rows of a tile: a chunk's logits then take 512 KiB.
+const logProbRows = 32
+
+type logProbOp struct {
+	x                     mat
+	w                     weight
+	targets               []int32
+	logProb, entropy, lse []float32
+	scale                 float32
+
+	panels []float32
+	rows   int
+}
+
+func (o *logProbOp) run(b *Backend) {
+	n := o.x.rows
+	if n == 0 {
+		return
+	}
+	o.panels = b.packedWeight(&o.w)
+	o.rows = min(logProbRows, (n+len(b.pool.workers)-1)/len(b.pool.workers))
+	b.reserve(scratchLen(o.rows * min(o.w.rows, engine.VocabChunk)))
+	b.parallel(o, (n+o.rows-1)/o.rows)
+}
+
+func (o *logProbOp) tile(w *worker, i int) {
+	from := i * o.rows
+	m := min(o.rows, o.x.rows-from)
+	k := o.x.cols
+	var stats [logProbRows]softStats
+	var target [logProbRows]float32
+	for r := range m {
+		stats[r] = newSoftStats()
+		if id := int(o.targets[from+r]); id < 0 || id >= o.w.rows {
+			panic("cpu: log prob: target out of range")
+		}
+	}
+	z := w.floats(m * min(o.w.rows, engine.VocabChunk))
+	for v := 0; v < o.w.rows; v += engine.VocabChunk {
+		n := min(engine.VocabChunk, o.w.rows-v)
+		simd.GemmPacked(m, n, k, o.x.from(from, 0), o.x.stride, 1, o.panels[v*k:], z, n, false)
+		if o.scale != 1 {
+			simd.Scale(z[:m*n], o.scale, z[:m*n])
+		}
+		for r := range m {
+			row := z[r*n:][:n]
+			stats[r].add(row)
+			if at := int(o.targets[from+r]) - v; at >= 0 && at < n {
+				target[r] = row[at]
+			}
+		}
+	}
+	for r := range m {
+		o.logProb[from+r] = stats[r].logProb(target[r])
+		o.entropy[from+r] = stats[r].entropy()
+		o.lse[from+r] = stats[r].lse()
+	}
+}
+
+// LogProbBackward computes the gradients of X and W. It takes as many rows at a
+// time as their gradients dz with respect to the logits fit in a bounded
+// scratch, in three passes: dz from recomputed logits, DX = dz·W, DW += dzᵀ·X.
+// The number of rows at a time depends on V alone, and each element of DW is one
+// chain in ascending t.
+func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
+	op := next(b, &b.ops.logProbBack)
+	*op = logProbBackwardOp{x: b.f32(a.X), w: b.weight(a.W), scale: a.Scale}
+	n := op.x.rows
+	op.dx = b.shaped(a.DX, n, op.x.cols)
+	op.dw = b.shaped(a.DW, op.w.rows, op.x.cols)
+	if op.x.cols != op.w.cols {
+		panic("cpu: log prob backward: shapes do not match")
+	}
+	op.targets = b.ints(a.Targets, n)
+	op.lse, op.dlogProb = b.vec(a.LSE, n), b.vec(a.DLogProb, n)
+	if op.dentropy = b.optionalVec(a.DEntropy, n); a.DEntropy.Valid() {
+		op.withEntropy = true
+		op.entropy = b.vec(a.Entropy, n)
+	}
+	b.submit(op)
+}
+
+// gradFloats bounds the scratch of LogProbBackward: 64 MiB, or gradRows rows.
+const (
+	gradFloats = 1 << 24
+	gradRows   = 32
+)
+
+type logProbBackwardOp struct {
+	dx, dw, x          mat
+	w                  weight
+	targets            []int32
+	lse, entropy       []float32
+	dlogProb, dentropy []float32
+	withEntropy        bool
+	scale              float32
+
+	panels []float32
+	dz     mat
+	row0   int // first row of dz
+	pass   int
+	grid   grid
+}
+
+func (o *logProbBackwardOp) run(b *Backend) {
+	t, v, c := o.x.rows, o.w.rows, o.x.cols
+	if t == 0 || v == 0 {
+		return
+	}
+	threads := len(b.pool.workers)
+	o.panels = b.packedWeight(&o.w)
+	stride := roundUp(v, simd.PanelWidth)
+	atOnce := min(t, max(gradRows, gradFloats/stride))
+	o.dz = mat{p: b.sharedFloats(atOnce * stride), cols: v, stride: stride}
+	for o.row0 = 0; o.row0 < t; o.row0 += atOnce {
+		o.dz.rows = min(atOnce, t-o.row0)
+		o.pass, o.grid = 0, newGrid(o.dz.rows, v, c, threads)
+		b.reserve(scratchLen(o.grid.cols))
+		b.parallel(o, o.grid.tiles)
+		o.pass, o.grid = 1, newGrid(o.dz.rows, c, v, threads)
+		b.parallel(o, o.grid.tiles)
+		o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
+		b.parallel(o, o.grid.tiles)
+	}
+}
+
+func (o *logProbBackwardOp) tile(w *worker, i int) {
+	i0, i1, j0, j1 := o.grid.tile(i)
+	m, n := i1-i0, j1-j0
+	switch o.pass {
+	case 0:
+		k := o.x.cols
+		simd.GemmPacked(m, n, k, o.x.from(o.row0+i0, 0), o.x.stride, 1, o.panels[j0*k:], o.dz.from(i0, j0), o.dz.stride, false)
+		p := w.floats(n)
+		for r := range m {
+			o.gradient(o.dz.from(i0+r, j0)[:n], p, o.row0+i0+r, j0)
+		}
+	case 1:
+		simd.Gemm(m, n, o.w.rows, o.dz.from(i0, 0), o.dz.stride, 1, o.w.from(0, j0), o.w.stride,
+			o.dx.from(o.row0+i0, j0), o.dx.stride, false)
+	case 2:
+		simd.Gemm(m, n, o.dz.rows, o.dz.from(0, i0), 1, o.dz.stride, o.x.from(o.row0, j0), o.x.stride,
+			o.dw.from(i0, j0), o.dw.stride, true)
+	}
+}
+
+// gradient turns products z[j] = x·w of vocabulary entries from..from+len(z)
+// into Scale·dz, with p as scratch.
+func (o *logProbBackwardOp) gradient(z, p []float32, t, from int) {
+	if o.scale != 1 {
+		simd.Scale(z, o.scale, z)
+	}
+	lse, dlp := o.lse[t], o.dlogProb[t]
+	simd.ExpSub(p, z, lse)
+	if o.withEntropy {
+		dh, h := o.dentropy[t], o.entropy[t]
+		for j, pj := range p {
+			if pj == 0 { // its logit may be −Inf
+				z[j] = 0
+				continue
+			}
+			z[j] = -o.scale * pj * (dlp + dh*(z[j]-lse+h))
+		}
+	} else {
+		simd.Scale(z, -o.scale*dlp, p)
+	}
+	if at := int(o.targets[t]) - from; at >= 0 && at < len(z) {
+		z[at] += o.scale * dlp
+	}
+}

@@ -1,0 +1,4 @@
+package cpu
+
+// kernelName names the instruction set that package simd chose.
+func kernelName() string { return "simd" }

@@ -1,0 +1,288 @@
+package cpu
+
+import (
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/simd"
+)
+
+// rowWork is the number of elements that a tile of row-wise work aims at.
+const rowWork = 1 << 14
+
+// rowBlocks cuts rows of cols elements into blocks of about rowWork elements.
+func rowBlocks(rows, cols int) (block, tiles int) {
+	if rows == 0 || cols == 0 {
+		return 0, 0
+	}
+	block = min(rows, max(1, rowWork/cols))
+	return block, (rows + block - 1) / block
+}
+
+// Fill sets every element of dst to v.
+func (b *Backend) Fill(dst engine.Tensor, v float32) {
+	op := next(b, &b.ops.fill)
+	*op = fillOp{v: v}
+	if dst.Buf != nil && dst.Buf.DType() == engine.I32 {
+		op.i = b.i32(dst, dst.Rows, dst.Cols)
+		op.ints = true
+	} else {
+		op.f = b.f32(dst)
+	}
+	b.submit(op)
+}
+
+type fillOp struct {
+	f    mat
+	i    imat
+	ints bool
+	v    float32
+
+	block int
+}
+
+func (o *fillOp) run(b *Backend) {
+	rows, cols := o.f.rows, o.f.cols
+	if o.ints {
+		rows, cols = o.i.rows, o.i.cols
+	}
+	var tiles int
+	o.block, tiles = rowBlocks(rows, cols)
+	b.parallel(o, tiles)
+}
+
+func (o *fillOp) tile(_ *worker, i int) {
+	if o.ints {
+		for r := i * o.block; r < min((i+1)*o.block, o.i.rows); r++ {
+			fill(o.i.row(r), int32(o.v))
+		}
+		return
+	}
+	for r := i * o.block; r < min((i+1)*o.block, o.f.rows); r++ {
+		fill(o.f.row(r), o.v)
+	}
+}
+
+func fill[T int32 | float32](s []T, v T) {
+	for i := range s {
+		s[i] = v
+	}
+}
+
+// Copy copies src to dst; both have one shape and dtype.
+func (b *Backend) Copy(dst, src engine.Tensor) {
+	if dst.Buf == nil || src.Buf == nil {
+		panic("cpu: copy: tensor is absent")
+	}
+	d, s := b.live(dst, dst.Buf.DType()), b.live(src, dst.Buf.DType())
+	if dst.Rows != src.Rows || dst.Cols != src.Cols {
+		panic("cpu: copy: shapes differ")
+	}
+	extent(dst, d.n)
+	extent(src, s.n)
+	op := next(b, &b.ops.copy)
+	*op = copyOp{dst: d, src: s, to: dst, from: src}
+	b.submit(op)
+}
+
+type copyOp struct {
+	dst, src *buffer
+	to, from engine.Tensor
+	block    int
+}
+
+func (o *copyOp) run(b *Backend) {
+	var tiles int
+	o.block, tiles = rowBlocks(o.to.Rows, o.to.Cols)
+	b.parallel(o, tiles)
+}
+
+func (o *copyOp) tile(_ *worker, i int) {
+	for r := i * o.block; r < min((i+1)*o.block, o.to.Rows); r++ {
+		d, s, n := o.to.Off+r*o.to.Stride, o.from.Off+r*o.from.Stride, o.to.Cols
+		switch o.dst.dtype {
+		case engine.F32:
+			copy(o.dst.f[d:d+n], o.src.f[s:s+n])
+		case engine.I32:
+			copy(o.dst.i[d:d+n], o.src.i[s:s+n])
+		case engine.BF16:
+			copy(o.dst.h[d:d+n], o.src.h[s:s+n])
+		}
+	}
+}
+
+// Gather computes Dst[t] = Table[IDs[t]].
+func (b *Backend) Gather(a engine.GatherArgs) {
+	op := next(b, &b.ops.gather)
+	*op = gatherOp{dst: b.f32(a.Dst), table: b.f32(a.Table)}
+	op.ids = b.ints(a.IDs, op.dst.rows)
+	if op.dst.cols != op.table.cols {
+		panic("cpu: gather: shapes do not match")
+	}
+	b.submit(op)
+}
+
+type gatherOp struct {
+	dst, table mat
+	ids        []int32
+	block      int
+}
+
+func (o *gatherOp) run(b *Backend) {
+	var tiles int
+	o.block, tiles = rowBlocks(o.dst.rows, o.dst.cols)
+	b.parallel(o, tiles)
+}
+
+func (o *gatherOp) tile(_ *worker, i int) {
+	for t := i * o.block; t < min((i+1)*o.block, o.dst.rows); t++ {
+		id := int(o.ids[t])
+		switch {
+		case id < 0:
+			clear(o.dst.row(t))
+		case id >= o.table.rows:
+			panic("cpu: gather: id out of range")
+		default:
+			copy(o.dst.row(t), o.table.row(id))
+		}
+	}
+}
+
+// ScatterAdd computes Table[IDs[t]] += Src[t] in ascending t.
+func (b *Backend) ScatterAdd(a engine.ScatterAddArgs) {
+	op := next(b, &b.ops.scatterAdd)
+	*op = scatterAddOp{table: b.f32(a.Table), src: b.f32(a.Src)}
+	op.ids = b.ints(a.IDs, op.src.rows)
+	if op.src.cols != op.table.cols {
+		panic("cpu: scatter add: shapes do not match")
+	}
+	b.submit(op)
+}
+
+// scatterCols is the width of the column block that one tile of ScatterAdd
+// owns: rows may repeat an id, columns never meet.
+const scatterCols = 64
+
+type scatterAddOp struct {
+	table, src mat
+	ids        []int32
+}
+
+func (o *scatterAddOp) run(b *Backend) {
+	if o.src.rows > 0 {
+		b.parallel(o, (o.src.cols+scatterCols-1)/scatterCols)
+	}
+}
+
+func (o *scatterAddOp) tile(_ *worker, i int) {
+	from := i * scatterCols
+	n := min(scatterCols, o.src.cols-from)
+	for t, id := range o.ids {
+		if id < 0 {
+			continue
+		}
+		if int(id) >= o.table.rows {
+			panic("cpu: scatter add: id out of range")
+		}
+		dst := o.table.from(int(id), from)[:n]
+		simd.Add(dst, dst, o.src.from(t, from)[:n])
+	}
+}
+
+// RoPE rotates each head of X by its row's position.
+func (b *Backend) RoPE(a engine.RoPEArgs) {
+	op := next(b, &b.ops.rope)
+	*op = ropeOp{x: b.f32(a.X), d: a.HeadDim, inverse: a.Inverse}
+	if op.d <= 0 || op.d%2 != 0 || op.x.cols%op.d != 0 {
+		panic("cpu: rope: bad head dimension")
+	}
+	op.cos = b.f32(a.Cos)
+	op.sin = b.shaped(a.Sin, op.cos.rows, op.cos.cols)
+	if op.cos.cols != op.d/2 {
+		panic("cpu: rope: tables have the wrong width")
+	}
+	op.positions = b.ints(a.Positions, op.x.rows)
+	b.submit(op)
+}
+
+type ropeOp struct {
+	x, cos, sin mat
+	positions   []int32
+	d           int
+	inverse     bool
+	block       int
+}
+
+func (o *ropeOp) run(b *Backend) {
+	var tiles int
+	o.block, tiles = rowBlocks(o.x.rows, o.x.cols)
+	b.parallel(o, tiles)
+}
+
+func (o *ropeOp) tile(_ *worker, i int) {
+	for t := i * o.block; t < min((i+1)*o.block, o.x.rows); t++ {
+		p := int(o.positions[t])
+		if p < 0 {
+			continue
+		}
+		if p >= o.cos.rows {
+			panic("cpu: rope: position beyond the tables")
+		}
+		if o.inverse {
+			simd.RoPEInverse(o.x.row(t), o.d, o.cos.row(p), o.sin.row(p))
+		} else {
+			simd.RoPE(o.x.row(t), o.d, o.cos.row(p), o.sin.row(p))
+		}
+	}
+}
+
+// SwiGLU computes Y = silu(Gate)·Up.
+func (b *Backend) SwiGLU(a engine.SwiGLUArgs) {
+	op := next(b, &b.ops.swiGLU)
+	*op = swiGLUOp{y: b.f32(a.Y)}
+	op.gate = b.shaped(a.Gate, op.y.rows, op.y.cols)
+	op.up = b.shaped(a.Up, op.y.rows, op.y.cols)
+	b.submit(op)
+}
+
+type swiGLUOp struct {
+	y, gate, up mat
+	block       int
+}
+
+func (o *swiGLUOp) run(b *Backend) {
+	var tiles int
+	o.block, tiles = rowBlocks(o.y.rows, o.y.cols)
+	b.parallel(o, tiles)
+}
+
+func (o *swiGLUOp) tile(_ *worker, i int) {
+	for t := i * o.block; t < min((i+1)*o.block, o.y.rows); t++ {
+		simd.SwiGLU(o.y.row(t), o.gate.row(t), o.up.row(t))
+	}
+}
+
+// SwiGLUBackward computes the gradients of Gate and Up.
+func (b *Backend) SwiGLUBackward(a engine.SwiGLUBackwardArgs) {
+	op := next(b, &b.ops.swiGLUBack)
+	*op = swiGLUBackwardOp{dgate: b.f32(a.DGate)}
+	r, c := op.dgate.rows, op.dgate.cols
+	op.dup, op.dy = b.shaped(a.DUp, r, c), b.shaped(a.DY, r, c)
+	op.gate, op.up = b.shaped(a.Gate, r, c), b.shaped(a.Up, r, c)
+	b.submit(op)
+}
+
+type swiGLUBackwardOp struct {
+	dgate, dup, dy, gate, up mat
+	block                    int
+}
+
+func (o *swiGLUBackwardOp) run(b *Backend) {
+	var tiles int
+	o.block, tiles = rowBlocks(o.dy.rows, o.dy.cols)
+	b.parallel(o, tiles)
+}
+
+func (o *swiGLUBackwardOp) tile(_ *worker, i int) {
+	for t := i * o.block; t < min((i+1)*o.block, o.dy.rows); t++ {
+		simd.SwiGLUBackward(o.dgate.row(t), o.dup.row(t), o.dy.row(t), o.gate.row(t), o.up.row(t))
+	}
+}

@@ -1,0 +1,42 @@
+// Package simd holds the float32 slice kernels under the CPU backend: matrix
+// products, exponentials, norms, activations, rotary embedding, reductions and
+// the AdamW update. Each kernel exists as plain Go (xGeneric, compiled
+// everywhere) and, where it pays, as assembly behind the same exported
+// function; the choice is made once from the CPU's features.
+//
+// What it is not: it knows no tensors, no threads and no models. Every call is
+// single-threaded, allocates nothing and works on the slices given; callers
+// split work by passing sub-ranges. Slices that are too short, negative sizes
+// and strides that would make rows overlap panic with a constant string.
+// Unless a function says otherwise, an output may be the very same slice as an
+// input, but may not overlap one partly.
+//
+// # Numerical contract
+//
+// For one set of CPU features:
+//
+//   - Matrix products: every element of C is one chain of multiply-adds over
+//     k = 0, 1, …, K−1 in float32, started from 0, from a bias or from the C
+//     that was there. Its bits depend on row i of A, column j of B and the
+//     start, and on nothing else: not on M or N, the position in the matrix,
+//     strides, packing, cache blocking or the split among threads.
+//   - Element-wise kernels: a value gives the same bits in any lane, at any
+//     offset and length. Tails run the same instructions on masked vectors.
+//   - Reductions: one order of additions that depends on the length alone, not
+//     on alignment. For float32 sums element i goes to lane i mod 32; for
+//     float64 sums to lane i mod 16; lanes are then added pairwise, halving
+//     their number (lane l with lane l+n/2, …) as laneSum32 and laneSum64 show.
+//
+// The generic kernels keep the same three promises among themselves. Assembly
+// fuses each multiply-add into one rounding and generic code rounds twice, so
+// the two agree within tolerances, not in bits (the float64 sums and Max agree
+// in bits).
+//
+// Why assembly and not the experimental simd/archsimd of Go 1.26: that package
+// needs GOEXPERIMENT at build time, which a library cannot ask of its users.
+//
+// Build tag noasm leaves only the generic kernels.
+//
+// Start reading at gemm.go (contract and blocking of the matrix product), then
+// exp.go.
+package simd

@@ -1,0 +1,172 @@
+//go:build !noasm
+
+package simd
+
+import "unsafe"
+
+func data(x []float32) *float32 { return unsafe.SliceData(x) }
+
+func transpose(rows, cols int, dst []float32, ldd int, src []float32, lds int) {
+	transposeGeneric(rows, cols, dst, ldd, src, lds)
+}
+
+func add(dst, a, b []float32) {
+	if use.avx2 {
+		addAVX2(data(dst), data(a), data(b), len(dst))
+		return
+	}
+	addGeneric(dst, a, b)
+}
+
+func mul(dst, a, b []float32) {
+	if use.avx2 {
+		mulAVX2(data(dst), data(a), data(b), len(dst))
+		return
+	}
+	mulGeneric(dst, a, b)
+}
+
+func scale(dst []float32, alpha float32, x []float32) {
+	if use.avx2 {
+		scaleAVX2(data(dst), data(x), len(dst), alpha)
+		return
+	}
+	scaleGeneric(dst, alpha, x)
+}
+
+func axpy(dst []float32, alpha float32, x []float32) {
+	if use.avx2 {
+		axpyAVX2(data(dst), data(x), len(dst), alpha)
+		return
+	}
+	axpyGeneric(dst, alpha, x)
+}
+
+func scaleMul(dst []float32, alpha float32, x, w []float32) {
+	if use.avx2 {
+		scaleMulAVX2(data(dst), data(x), data(w), len(dst), alpha)
+		return
+	}
+	scaleMulGeneric(dst, alpha, x, w)
+}
+
+func dot(a, b []float32) float32 {
+	if use.avx2 {
+		return dotAVX2(data(a), data(b), len(a))
+	}
+	return dotGeneric(a, b)
+}
+
+func sum(x []float32) float64 {
+	if use.avx2 {
+		return sumAVX2(data(x), len(x))
+	}
+	return sumGeneric(x)
+}
+
+func sumSq(x []float32) float64 {
+	if use.avx2 {
+		return sumSqAVX2(data(x), len(x))
+	}
+	return sumSqGeneric(x)
+}
+
+func maxOf(x []float32) float32 {
+	if use.avx2 {
+		return maxAVX2(data(x), len(x))
+	}
+	return maxGeneric(x)
+}
+
+func exp(dst, x []float32) {
+	if use.avx2 {
+		expAVX2(data(dst), data(x), len(dst))
+		return
+	}
+	expGeneric(dst, x)
+}
+
+func expSub(dst, x []float32, m float32) float32 {
+	if use.avx2 {
+		return expSubAVX2(data(dst), data(x), len(dst), m)
+	}
+	return expSubGeneric(dst, x, m)
+}
+
+func sumExp(x []float32, m float32) (s, t float32) {
+	if use.avx2 {
+		return sumExpAVX2(data(x), len(x), m)
+	}
+	return sumExpGeneric(x, m)
+}
+
+func sigmoid(dst, x []float32) {
+	if use.avx2 {
+		sigmoidAVX2(data(dst), data(x), len(dst))
+		return
+	}
+	sigmoidGeneric(dst, x)
+}
+
+func swiGLU(dst, g, u []float32) {
+	if use.avx2 {
+		swiGLUAVX2(data(dst), data(g), data(u), len(dst))
+		return
+	}
+	swiGLUGeneric(dst, g, u)
+}
+
+func swiGLUBackward(dg, du, dy, g, u []float32) {
+	if use.avx2 {
+		swiGLUBackwardAVX2(data(dg), data(du), data(dy), data(g), data(u), len(dg))
+		return
+	}
+	swiGLUBackwardGeneric(dg, du, dy, g, u)
+}
+
+func dot3(a, b, c []float32) float64 {
+	if use.avx2 {
+		return dot3AVX2(data(a), data(b), data(c), len(a))
+	}
+	return dot3Generic(a, b, c)
+}
+
+func mulAxpy(dst []float32, alpha float32, a, b []float32) {
+	if use.avx2 {
+		mulAxpyAVX2(data(dst), data(a), data(b), len(dst), alpha)
+		return
+	}
+	mulAxpyGeneric(dst, alpha, a, b)
+}
+
+func rmsNormDX(dx, dy, x, w []float32, rstd, c float32) {
+	if use.avx2 {
+		rmsNormDXAVX2(data(dx), data(dy), data(x), data(w), len(dx), rstd, c)
+		return
+	}
+	rmsNormDXGeneric(dx, dy, x, w, rstd, c)
+}
+
+func rmsNormDXAcc(dx, dy, x, w []float32, rstd, c float32) {
+	if use.avx2 {
+		rmsNormDXAccAVX2(data(dx), data(dy), data(x), data(w), len(dx), rstd, c)
+		return
+	}
+	rmsNormDXAccGeneric(dx, dy, x, w, rstd, c)
+}
+
+func rotate(x, y, cos, sin []float32, sign float32) {
+	if use.avx2 {
+		rotateAVX2(data(x), data(y), data(cos), data(sin), len(x), sign)
+		return
+	}
+	rotateGeneric(x, y, cos, sin, sign)
+}
+
+func adamw(p, g, m, v []float32, c *adamwConsts) {
+	if use.avx2 {
+		adamwAVX2(data(p), data(g), data(m), data(v), len(p), &c.gradScale)
+		return
+	}
+	adamwGeneric(p, g, m, v, c)
+}

@@ -1,0 +1,5 @@
+//go:build noasm || !amd64
+
+package simd
+
+var allVariants = []variant{{name: "generic", enable: func() func() { return func() {} }}}
