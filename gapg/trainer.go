@@ -116,7 +116,7 @@ func (c *Config) Check() error {
 // question is asked at most once ever, and every outcome is recorded before it
 // is returned.
 type Desk interface {
-	AnswerAll(ctx context.Context, step int, questions []cloud.Question) ([]cloud.Outcome, error)
+	AnswerAll(ctx context.Context, step int, questions []cloud.Question) ([]cloud.Result, error)
 }
 
 // Setup is what a Trainer works on. The model must be trainable and is
