@@ -19,7 +19,7 @@ const module = "github.com/updraft-ml/updraft/"
 var layers = map[string][]string{
 	"cmd/...":                   {"gapg/...", "serve/...", "bench/...", "model/...", "engine/...", "cuda", "cmd/...", "internal/..."},
 	"gapg":                      {"gapg/cloud", "gapg/report", "model/...", "engine"},
-	"gapg/task":                 {"gapg", "gapg/cloud"},
+	"gapg/task":                 {"gapg", "gapg/cloud", "model/tokenizer"},
 	"gapg/cloud":                {},
 	"gapg/report":               {},
 	"model":                     {"engine", "model/checkpoint", "internal/half"},
