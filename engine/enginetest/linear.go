@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
@@ -45,7 +46,8 @@ func linearChecks() (checks []Check) {
 		add("LinearBackwardWeight", "plain/"+name, func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
 	}
 	checks = append(checks,
-		Check{"Linear", "one fused chain in ascending K", fusedChain},
+		Check{"Linear", "one chain in ascending K", chainInOrder},
+		Check{"Linear", "the chain is fused", chainIsFused},
 		Check{"Linear", "refreshed weight", refreshedWeight},
 		Check{"Linear", "views of one buffer", fusedViews},
 		Check{"LinearBackwardWeight", "adds up over calls", weightAddsUp},
@@ -123,49 +125,48 @@ func linearBackwardWeight(e *env, t, k, n int, withBias bool) error {
 	return db.near(wantB.plus(db.mat().V, testx.ChainC(t)))
 }
 
-// fusedChain holds the forward to point 2 of the numerical contract with sums
-// that only one order and fused products get right. In the first half of the
-// columns the products are 2⁶⁰, −2⁶⁰, 1 again and again: in ascending order each
-// pair cancels and the last 1 is left; any other grouping loses or keeps others.
-// In the second half −(1+2⁻¹¹) is followed by (1+2⁻¹²)², whose last bit 2⁻²⁴ only
-// a fused multiply-add carries into the sum.
-func fusedChain(e *env) error {
+// chainInOrder holds the forward to point 2 of the numerical contract with sums
+// that only one order gets right: the products are 2⁶⁰, −2⁶⁰, 1 again and again.
+// In ascending order each pair cancels and the last 1 is left; any other
+// grouping loses it or keeps others.
+func chainInOrder(e *env) error {
+	return exactChains(e, func(row []float32) float64 {
+		for i := range row {
+			row[i] = []float32{1 << 60, -1 << 60, 1}[i%3]
+		}
+		row[len(row)-1] = 1
+		return 1
+	})
+}
+
+// chainIsFused: −(1+2⁻¹¹) is followed by (1+2⁻¹²)², whose last bit 2⁻²⁴ only a
+// fused multiply-add carries into the sum.
+func chainIsFused(e *env) error {
+	return exactChains(e, func(row []float32) float64 {
+		row[1], row[2] = -(1 + 1.0/(1<<11)), 1+1.0/(1<<12)
+		return 1.0 / (1 << 24)
+	})
+}
+
+// exactChains multiplies rows of ones, but for 1+2⁻¹² in column 2 where fill
+// puts the same there, by a weight whose rows fill has filled, and demands the
+// exact sum that fill returns, at every place of the product's tiles.
+func exactChains(e *env, fill func(row []float32) float64) error {
 	const n = 36
 	for _, t := range []int{1, 2, 5, 8, 13, 40} {
 		for _, k := range []int{3, 6, 33, 66, 300, 1026} {
-			xs, ws := make([]float32, t*k), make([]float32, n*k)
-			want := make([]float64, t*n)
-			for i := range xs {
-				switch i % k {
-				case 0, 1:
-					xs[i] = 1
-				case 2:
-					xs[i] = 1 + 1.0/(1<<12)
-				default:
-					xs[i] = 1
-				}
-			}
+			xs, ws, want := slices.Repeat([]float32{1}, t*k), make([]float32, n*k), make([]float64, t*n)
+			sum := 0.0
 			for r := range n {
-				row := ws[r*k : (r+1)*k]
-				if r >= n/2 {
-					row[1], row[2] = -(1 + 1.0/(1<<11)), 1+1.0/(1<<12)
-					continue
-				}
-				for i := range row {
-					row[i] = []float32{1 << 60, -1 << 60, 1}[i%3]
-				}
-				row[2] = 0 // its X is not 1
-				if k > 3 {
-					row[k-1] = 1
+				sum = fill(ws[r*k : (r+1)*k])
+			}
+			if ws[2] != 1 {
+				for r := range t {
+					xs[r*k+2] = ws[2]
 				}
 			}
 			for i := range want {
-				switch r := i % n; {
-				case r >= n/2:
-					want[i] = 1.0 / (1 << 24)
-				case k > 3:
-					want[i] = 1
-				}
+				want[i] = sum
 			}
 			x, w := e.data("X", t, k, xs), e.prepare(e.data("W", n, k, ws))
 			y := e.out("Y", t, n)
