@@ -22,6 +22,10 @@ type Batch struct {
 	Unshare bool
 	// Scale is the inverse temperature of the head; 0 means 1.
 	Scale float32
+	// Probe, where not nil, is scored at every response position in place of the
+	// response's token: Forward then returns log p(*Probe | what came before).
+	// Such a Forward has no Backward of use.
+	Probe *int32
 }
 
 // Tokens returns the number of response tokens.
@@ -99,7 +103,7 @@ func (b *Batch) Split(maxRows int) ([]Part, error) {
 func (b *Batch) cut(maxRows int) (parts []Part, need int) {
 	token, rows := 0, 0
 	open := func() {
-		parts = append(parts, Part{Batch: Batch{Unshare: b.Unshare, Scale: b.Scale}, From: token, To: token})
+		parts = append(parts, Part{Batch: Batch{Unshare: b.Unshare, Scale: b.Scale, Probe: b.Probe}, From: token, To: token})
 		rows = 0
 	}
 	for _, g := range b.Groups {
@@ -153,6 +157,11 @@ func (p *packed) pack(b *Batch, c *Config, context int) error {
 	if p.scale == 0 {
 		p.scale = 1
 	}
+	if b.Probe != nil {
+		if err := checkTokens([]int32{*b.Probe}, c.VocabSize); err != nil {
+			return fmt.Errorf("model: probed token: %w", err)
+		}
+	}
 	for i, g := range b.Groups {
 		if len(g.Prompt) == 0 {
 			return fmt.Errorf("model: group %d has an empty prompt: it needs one token at least", i)
@@ -185,6 +194,11 @@ func (p *packed) pack(b *Batch, c *Config, context int) error {
 			p.segment(g.Prompt[n:], prompt, n)
 			p.extend(r[:len(r)-1])
 			p.targets = append(p.targets, r...)
+			if b.Probe != nil {
+				for i := len(p.targets) - len(r); i < len(p.targets); i++ {
+					p.targets[i] = *b.Probe
+				}
+			}
 			if b.Unshare {
 				prompt += n
 			}

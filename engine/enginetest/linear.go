@@ -45,6 +45,7 @@ func linearChecks() (checks []Check) {
 		add("LinearBackwardWeight", "plain/"+name, func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
 	}
 	checks = append(checks,
+		Check{"Linear", "one fused chain in ascending K", fusedChain},
 		Check{"Linear", "refreshed weight", refreshedWeight},
 		Check{"Linear", "views of one buffer", fusedViews},
 		Check{"LinearBackwardWeight", "adds up over calls", weightAddsUp},
@@ -120,6 +121,64 @@ func linearBackwardWeight(e *env, t, k, n int, withBias bool) error {
 		return nil
 	}
 	return db.near(wantB.plus(db.mat().V, testx.ChainC(t)))
+}
+
+// fusedChain holds the forward to point 2 of the numerical contract with sums
+// that only one order and fused products get right. In the first half of the
+// columns the products are 2⁶⁰, −2⁶⁰, 1 again and again: in ascending order each
+// pair cancels and the last 1 is left; any other grouping loses or keeps others.
+// In the second half −(1+2⁻¹¹) is followed by (1+2⁻¹²)², whose last bit 2⁻²⁴ only
+// a fused multiply-add carries into the sum.
+func fusedChain(e *env) error {
+	const n = 36
+	for _, t := range []int{1, 2, 5, 8, 13, 40} {
+		for _, k := range []int{3, 6, 33, 66, 300, 1026} {
+			xs, ws := make([]float32, t*k), make([]float32, n*k)
+			want := make([]float64, t*n)
+			for i := range xs {
+				switch i % k {
+				case 0, 1:
+					xs[i] = 1
+				case 2:
+					xs[i] = 1 + 1.0/(1<<12)
+				default:
+					xs[i] = 1
+				}
+			}
+			for r := range n {
+				row := ws[r*k : (r+1)*k]
+				if r >= n/2 {
+					row[1], row[2] = -(1 + 1.0/(1<<11)), 1+1.0/(1<<12)
+					continue
+				}
+				for i := range row {
+					row[i] = []float32{1 << 60, -1 << 60, 1}[i%3]
+				}
+				row[2] = 0 // its X is not 1
+				if k > 3 {
+					row[k-1] = 1
+				}
+			}
+			for i := range want {
+				switch r := i % n; {
+				case r >= n/2:
+					want[i] = 1.0 / (1 << 24)
+				case k > 3:
+					want[i] = 1
+				}
+			}
+			x, w := e.data("X", t, k, xs), e.prepare(e.data("W", n, k, ws))
+			y := e.out("Y", t, n)
+			e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
+			if err := e.fetch(); err != nil {
+				return err
+			}
+			if err := y.exactly(want); err != nil {
+				return fmt.Errorf("T=%d, K=%d: %w", t, k, err)
+			}
+		}
+	}
+	return nil
 }
 
 // refreshedWeight: after the elements change, RefreshWeight brings the forward
