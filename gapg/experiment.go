@@ -130,18 +130,18 @@ type Result struct {
 	Unresolved  int // test prompts that do not
 	Time        time.Duration
 
-	Weak, Strong           string // the rows that PGR stands on
-	WeakAcc, StrongAcc     float64
-	Methods                []report.Method      // in the order of the table
-	Details                map[string]*Detail   // by method
-	Curves                 []report.BudgetCurve // of the methods with a ranking
-	Comparisons            []report.Comparison  // gapg − each other method, at gapg's number of calls
-	Trainings              []Training
-	Transcripts            []report.Transcript
-	Confidence             string // the confidence score that was best on validation
-	Router                 string // the router that was best on validation
-	ShortcutMismatches     int    // test prompts where generating at the calibrated bias differed from the records
-	ValidationPrompts      int
+	Weak, Strong       string // the rows that PGR stands on
+	WeakAcc, StrongAcc float64
+	Methods            []report.Method      // in the order of the table
+	Details            map[string]*Detail   // by method
+	Curves             []report.BudgetCurve // of the methods with a ranking
+	Comparisons        []report.Comparison  // gapg − each other method, at gapg's number of calls
+	Trainings          []Training
+	Transcripts        []report.Transcript
+	Confidence         string // the confidence score that was best on validation
+	Router             string // the router that was best on validation
+	ShortcutMismatches int    // test prompts where generating at the calibrated bias differed from the records
+	ValidationPrompts  int
 }
 
 // Detail is what the table does not show of a method.
