@@ -194,12 +194,22 @@ func NewTrainer(c Config, s Setup) (*Trainer, error) {
 	return t, err
 }
 
+// EncodePrompt turns a prompt's text into tokens, after the begin token where
+// the tokenizer has one.
+func EncodePrompt(tok *tokenizer.Tokenizer, text string) ([]int32, error) {
+	ids, err := tok.Encode(text)
+	if bos := tok.Special().BOS; err == nil && bos >= 0 {
+		ids = append([]int32{bos}, ids...)
+	}
+	return ids, err
+}
+
 // EncodePrompts turns prompts into tokens and checks that each leaves room for
 // a completion in the model's context.
 func EncodePrompts(tok *tokenizer.Tokenizer, prompts []Prompt, context, completion int) ([][]int32, error) {
 	out := make([][]int32, len(prompts))
 	for i, p := range prompts {
-		ids, err := tok.Encode(p.Text)
+		ids, err := EncodePrompt(tok, p.Text)
 		if err != nil {
 			return nil, fmt.Errorf("prompt %d (%s): %w", i+1, p.ID, err)
 		}

@@ -54,6 +54,22 @@ func Load(ctx context.Context, be engine.Backend, dir string, o Options) (*Model
 	return m, nil
 }
 
+// LoadWeights replaces m's weights by those of a checkpoint directory of the
+// same shape. The optimizer stays as it is.
+func (m *Model) LoadWeights(ctx context.Context, dir string) error {
+	path := filepath.Join(dir, WeightsFile)
+	r, err := checkpoint.Open(path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := m.readWeights(ctx, r, path); err != nil {
+		return err
+	}
+	m.RefreshWeights()
+	return m.be.Sync()
+}
+
 func (m *Model) readWeights(ctx context.Context, r *checkpoint.Reader, path string) error {
 	known := make(map[string]bool)
 	var buf []float32

@@ -50,3 +50,9 @@ func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bp
 		gemm6x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
 	}
 }
+
+// copyRows copies k ≥ 1 rows of one whole panel, ldb bytes apart.
+func copyRows(dst, b *float32, ldb uintptr, k int) { copyPanelAVX2(dst, b, ldb, k) }
+
+// copyTiles packs k ≥ 1 columns, csa bytes apart, of tiles ≥ 1 tiles of six rows.
+func copyTiles(dst, a *float32, csa uintptr, k, tiles int) { copyTilesAVX2(dst, a, csa, k, tiles) }

@@ -53,3 +53,21 @@ func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb u
 //
 //go:noescape
 func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+
+// copyPanelAVX2 copies k rows of 16 floats, ldb bytes apart, to dst; k ≥ 1. It
+// prefetches the line after each row, where the next panel lies.
+//
+//go:noescape
+func copyPanelAVX2(dst *float32, b *float32, ldb uintptr, k int)
+
+// copyTilesAVX2 packs tiles of six rows of a matrix whose columns are contiguous and
+// csa bytes apart: dst[(t·k + p)·6 + i] = a[p·csa + 6t + i]; k ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func copyTilesAVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+
+// transpose8AVX2 writes eight columns of dst from eight rows of src, in blocks ≥ 1
+// of 8×8: dst[i,j] = src[j,i] for i < 8·blocks, j < 8. Strides in bytes.
+//
+//go:noescape
+func transpose8AVX2(dst *float32, ldd uintptr, src *float32, lds uintptr, blocks int)

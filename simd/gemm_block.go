@@ -2,19 +2,41 @@
 
 package simd
 
-import "unsafe"
+import (
+	"sync"
+	"unsafe"
+)
 
 // Blocking around the micro-kernels, after Goto and van de Geijn (2008) with
 // the roles of the operands exchanged: a slice of one B panel (kc×16, 20 KB)
 // stays in the first-level cache while the rows of a block of A (mc×kc, under
 // 400 KB, from the second level) pass by. C is stored and reloaded between
 // blocks of K, in float32, which leaves every chain as it was.
+//
+// A slice of B is copied together where enough rows follow to pay for it, and a
+// block of a transposed A where enough columns do: its elements for one tile are
+// a stride apart for each step of k, often all in the same few cache sets.
 const (
 	tileRows  = 6
 	maxKC     = 320
 	blockA    = 96 << 10 // elements of an A block
 	directMax = 48       // below so many rows, B is not worth copying
+	packAMin  = 32       // from so many rows and columns on, a transposed A is
+
+	// For few rows B comes from memory rather than from a cache: it is then read
+	// in long runs, whose slices of a panel (128 KB) the second level holds.
+	longM  = 24
+	longKC = 2048
 )
+
+// scratch holds the copies of one call.
+type scratch struct {
+	panel [maxKC * PanelWidth]float32
+	block [blockA + tileRows*maxKC]float32
+}
+
+// scratches keeps them between calls: 400 KB per concurrent call.
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // zeros is the start of a chain that has none.
 var zeros [4 * PanelWidth]float32
@@ -61,20 +83,19 @@ func gemmTiles(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c [
 	g.ldb, g.bps = uintptr(4*ldb), 4*PanelWidth
 	if m < directMax {
 		whole := n / PanelWidth * PanelWidth
-		if whole == n {
-			g.run(nil)
-			return
-		}
 		if whole > 0 {
 			g.n = whole
-			g.run(nil)
-			g.n = n - whole
-			g.b = unsafe.Add(g.b, 4*whole)
-			g.c = unsafe.Add(g.c, 4*whole)
-			g.init = unsafe.Add(g.init, uintptr(whole)*g.initStep)
+			g.run(false)
 		}
+		if whole == n {
+			return
+		}
+		g.n = n - whole
+		g.b = unsafe.Add(g.b, 4*whole)
+		g.c = unsafe.Add(g.c, 4*whole)
+		g.init = unsafe.Add(g.init, uintptr(whole)*g.initStep)
 	}
-	g.runPacking()
+	g.run(true)
 }
 
 // gemmPackedTiles is the product over a packed B.
@@ -85,28 +106,20 @@ func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c
 	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
 	g.b = unsafe.Pointer(unsafe.SliceData(packed))
 	g.ldb, g.bps = 4*PanelWidth, uintptr(4*PanelWidth*k)
-	g.run(nil)
+	g.run(false)
 }
 
-// runPacking runs the job with each slice of a B panel copied to the stack
-// before use, with zeros beyond n. It is apart from run because of the size of
-// its frame.
-//
-//go:noinline
-func (g *job) runPacking() {
-	const line = 16
-	var buf [maxKC*PanelWidth + line]float32
-	skip := -(uintptr(unsafe.Pointer(&buf)) >> 2) % line
-	g.run((*panelSlice)(unsafe.Pointer(&buf[skip])))
-}
-
-type panelSlice [maxKC * PanelWidth]float32
-
-// run is the loop nest. With buf, B is copied there slice by slice; without, B
-// must hold whole panels.
-func (g *job) run(buf *panelSlice) {
+// run is the loop nest. With copyB, B is packed slice by slice, with zeros
+// beyond n; without, B must hold whole panels.
+func (g *job) run(copyB bool) {
+	copyA := g.csa != 4 && g.m >= packAMin && g.n >= packAMin
+	var s *scratch
+	if copyA || copyB {
+		s = scratches.Get().(*scratch)
+		defer scratches.Put(s)
+	}
 	kc, mc, group := g.k, g.m, 1
-	if g.m <= tileRows && buf == nil {
+	if g.m <= tileRows && !copyB {
 		// One tile of rows reads B once: only latency matters.
 		switch {
 		case g.m == 1:
@@ -115,7 +128,9 @@ func (g *job) run(buf *panelSlice) {
 			group = 2
 		}
 	} else {
-		kc = evenBlock(g.k, maxKC)
+		if kc = evenBlock(g.k, maxKC); g.m <= longM && !copyB {
+			kc = evenBlock(g.k, longKC)
+		}
 		mc = max(tileRows, blockA/max(kc, 1)/tileRows*tileRows)
 	}
 	for i0 := 0; i0 < g.m; i0 += mc {
@@ -125,7 +140,10 @@ func (g *job) run(buf *panelSlice) {
 		init, ldi, step := unsafe.Add(g.init, uintptr(i0)*g.ldi), g.ldi, g.initStep
 		for p0 := 0; ; {
 			kb := min(kc, g.k-p0)
-			ak := unsafe.Add(a, uintptr(p0)*g.csa)
+			t := tiles{k: kb, a: unsafe.Add(a, uintptr(p0)*g.csa), rsa: g.rsa, csa: g.csa, step: g.rsa}
+			if copyA {
+				t.copyBlock(s, rows)
+			}
 			for j := 0; j < g.n; {
 				panels := 1
 				if n := g.n - j; n >= group*PanelWidth {
@@ -136,16 +154,16 @@ func (g *job) run(buf *panelSlice) {
 				b := unsafe.Add(g.b, uintptr(j/PanelWidth)*g.bps+uintptr(p0)*g.ldb)
 				ldb := g.ldb
 				cols := min(panels*PanelWidth, g.n-j)
-				if buf != nil {
-					copyPanel(buf, b, ldb, kb, cols)
-					b, ldb = unsafe.Pointer(buf), 4*PanelWidth
+				if copyB {
+					copyPanel(&s.panel, b, ldb, kb, cols)
+					b, ldb = unsafe.Pointer(&s.panel), 4*PanelWidth
 				}
 				cj := unsafe.Add(c, 4*j)
 				ij := unsafe.Add(init, uintptr(j)*step)
 				if cols < PanelWidth {
-					tailColumn(rows, cols, kb, ak, g.rsa, g.csa, b, ldb, cj, g.ldc, ij, ldi)
+					t.tail(rows, cols, b, ldb, cj, g.ldc, ij, ldi)
 				} else {
-					column(rows, panels, kb, ak, g.rsa, g.csa, b, ldb, g.bps, cj, g.ldc, ij, ldi)
+					t.column(rows, panels, b, ldb, g.bps, cj, g.ldc, ij, ldi)
 				}
 				j += cols
 			}
@@ -177,51 +195,92 @@ func nextRows(left int) int {
 	}
 }
 
-// column runs the tiles of one group of panels.
-func column(rows, panels, k int, a unsafe.Pointer, rsa, csa uintptr, b unsafe.Pointer, ldb, bps uintptr,
+// tiles is a block of A cut into tiles of rows.
+type tiles struct {
+	k        int
+	a        unsafe.Pointer
+	rsa, csa uintptr // within a tile
+	step     uintptr // bytes per row from tile to tile
+	packed   bool    // a tile of r rows is [k][r], with r instead of csa
+}
+
+// copyBlock packs the block, tile after tile.
+func (t *tiles) copyBlock(s *scratch, rows int) {
+	full := 0
+	if t.rsa == 4 && t.k > 0 {
+		for rows-full*tileRows > 0 && nextRows(rows-full*tileRows) == tileRows {
+			full++
+		}
+		if full > 0 {
+			copyTiles(&s.block[0], (*float32)(t.a), t.csa, t.k, full)
+		}
+	}
+	for i := full * tileRows; i < rows; {
+		r := nextRows(rows - i)
+		dst := s.block[i*t.k:][:r*t.k]
+		for p := range t.k {
+			src := unsafe.Add(t.a, uintptr(i)*t.rsa+uintptr(p)*t.csa)
+			for q := range r {
+				dst[p*r+q] = *(*float32)(unsafe.Add(src, uintptr(q)*t.rsa))
+			}
+		}
+		i += r
+	}
+	t.a, t.rsa, t.step, t.packed = unsafe.Pointer(&s.block), 4, uintptr(4*t.k), true
+}
+
+// strideK is the distance between steps of k in a tile of r rows.
+func (t *tiles) strideK(r int) uintptr {
+	if t.packed {
+		return uintptr(4 * r)
+	}
+	return t.csa
+}
+
+// column runs the tiles over one group of panels.
+func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
-	for rows > 0 {
+	for a := t.a; rows > 0; {
 		r := nextRows(rows)
-		tile(r, panels, k, (*float32)(a), rsa, csa, (*float32)(b), ldb, bps, (*float32)(c), ldc, (*float32)(init), ldi)
+		tile(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, bps, (*float32)(c), ldc, (*float32)(init), ldi)
 		rows -= r
-		a = unsafe.Add(a, uintptr(r)*rsa)
+		a = unsafe.Add(a, uintptr(r)*t.step)
 		c = unsafe.Add(c, uintptr(r)*ldc)
 		init = unsafe.Add(init, uintptr(r)*ldi)
 	}
 }
 
-// tailColumn runs the tiles of a last panel of fewer than 16 columns through a
+// tail runs the tiles over a last panel of fewer than 16 columns through a
 // scratch tile. The panel itself is padded.
-func tailColumn(rows, cols, k int, a unsafe.Pointer, rsa, csa uintptr, b unsafe.Pointer, ldb uintptr,
+func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
-	var t [tileRows][PanelWidth]float32
-	for rows > 0 {
+	var s [tileRows][PanelWidth]float32
+	for a := t.a; rows > 0; {
 		r := nextRows(rows)
 		for i := range r {
-			copy(t[i][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i)*ldi)), cols))
+			copy(s[i][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i)*ldi)), cols))
 		}
-		tile(r, 1, k, (*float32)(a), rsa, csa, (*float32)(b), ldb, 0, &t[0][0], 4*PanelWidth, &t[0][0], 4*PanelWidth)
+		tile(r, 1, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, 0, &s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
 		for i := range r {
-			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i)*ldc)), cols), t[i][:cols])
+			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i)*ldc)), cols), s[i][:cols])
 		}
 		rows -= r
-		a = unsafe.Add(a, uintptr(r)*rsa)
+		a = unsafe.Add(a, uintptr(r)*t.step)
 		c = unsafe.Add(c, uintptr(r)*ldc)
 		init = unsafe.Add(init, uintptr(r)*ldi)
 	}
 }
 
-// copyPanel copies k rows of cols ≤ 16 columns into buf, zero beyond cols.
-func copyPanel(buf *panelSlice, b unsafe.Pointer, ldb uintptr, k, cols int) {
+// copyPanel packs k rows of cols ≤ 16 columns, zero beyond cols.
+func copyPanel(dst *[maxKC * PanelWidth]float32, b unsafe.Pointer, ldb uintptr, k, cols int) {
 	if cols == PanelWidth {
-		for p := range k {
-			*(*[PanelWidth]float32)(unsafe.Pointer(&buf[p*PanelWidth])) = *(*[PanelWidth]float32)(b)
-			b = unsafe.Add(b, ldb)
+		if k > 0 {
+			copyRows(&dst[0], (*float32)(b), ldb, k)
 		}
 		return
 	}
 	for p := range k {
-		row := buf[p*PanelWidth:][:PanelWidth]
+		row := dst[p*PanelWidth:][:PanelWidth]
 		copy(row, unsafe.Slice((*float32)(b), cols))
 		clear(row[cols:])
 		b = unsafe.Add(b, ldb)

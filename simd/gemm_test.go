@@ -225,6 +225,30 @@ func TestGemmColumnAndBlockInvariance(t *testing.T) {
 	})
 }
 
+// TestGemmOddStrides: A with both strides beyond one, and with a stride of zero
+// (one row or one column for all), gives the bits of its dense copy.
+func TestGemmOddStrides(t *testing.T) {
+	variants(t, func(t *testing.T) {
+		r := newRand(8)
+		for _, m := range []int{1, 5, 7, 70} {
+			for _, s := range [][2]int{{3, 300}, {200, 2}, {0, 1}, {1, 0}, {0, 0}} {
+				const n, k = 52, 40
+				a, b := randFloats(r, (m-1)*s[0]+(k-1)*s[1]+1), randFloats(r, k*n)
+				dense := make([]float32, m*k)
+				for i := range m {
+					for p := range k {
+						dense[i*k+p] = a[i*s[0]+p*s[1]]
+					}
+				}
+				want, got := make([]float32, m*n), make([]float32, m*n)
+				Gemm(m, n, k, dense, k, 1, b, n, want, n, false)
+				Gemm(m, n, k, a, s[0], s[1], b, n, got, n, false)
+				requireBits(t, want, got, "m=%d strides %v", m, s)
+			}
+		}
+	})
+}
+
 // TestGemmChain checks the definition itself: with a fused step, the bits are
 // those of math.FMA in order; without, of a multiplication and an addition.
 func TestGemmChain(t *testing.T) {

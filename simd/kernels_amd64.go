@@ -7,7 +7,24 @@ import "unsafe"
 func data(x []float32) *float32 { return unsafe.SliceData(x) }
 
 func transpose(rows, cols int, dst []float32, ldd int, src []float32, lds int) {
-	transposeGeneric(rows, cols, dst, ldd, src, lds)
+	if !use.avx2 {
+		transposeGeneric(rows, cols, dst, ldd, src, lds)
+		return
+	}
+	// Strips of eight columns in whole blocks, then the two edges.
+	blocks, strips := rows/8, cols/8
+	if blocks == 0 {
+		strips = 0
+	}
+	for j := 0; j < 8*strips; j += 8 {
+		transpose8AVX2(&dst[j], uintptr(4*ldd), &src[j*lds], uintptr(4*lds), blocks)
+	}
+	if i := 8 * blocks; strips > 0 && i < rows {
+		transposeGeneric(rows-i, 8*strips, dst[i*ldd:], ldd, src[i:], lds)
+	}
+	if j := 8 * strips; j < cols {
+		transposeGeneric(rows, cols-j, dst[j:], ldd, src[j*lds:], lds)
+	}
 }
 
 func add(dst, a, b []float32) {

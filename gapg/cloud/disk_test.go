@@ -314,7 +314,7 @@ func TestDamagedAnywhere(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	path := filepath.Join(t.TempDir(), "journal")
 	refused := 0
-	const trials = 300
+	const trials = 150
 	for trial := range trials {
 		b := bytes.Clone(good)
 		i := rng.IntN(len(b))

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,21 @@ type legendItem struct {
 	Name, Class string
 	PGR, APGR   string
 	Dashed      bool
+}
+
+// legend lists the chart's series, those of a group once.
+func (c *Chart) legend() []legendItem {
+	var items []legendItem
+	for i, s := range c.Series {
+		it := legendItem{Name: s.Name, Class: colorClass(s.Color, i), Dashed: s.Dashed}
+		if s.Group != "" {
+			it.Name, it.Dashed = s.Group, false
+		}
+		if !slices.Contains(items, it) {
+			items = append(items, it)
+		}
+	}
+	return items
 }
 
 // dashedMethods are drawn as broken lines: bounds and untrained baselines.
@@ -63,7 +79,7 @@ func (d *Data) budgetFigure() *budgetFigure {
 		c.Lines = append(c.Lines, Line{Value: m.OverallAccuracy, Name: "weak: " + m.Name + " " + percent(m.OverallAccuracy, 1)})
 	}
 	if m := d.method(d.strong()); m != nil {
-		c.Lines = append(c.Lines, Line{Value: m.OverallAccuracy, Name: "strong: " + m.Name + " " + percent(m.OverallAccuracy, 1)})
+		c.Lines = append(c.Lines, Line{Value: m.OverallAccuracy, Left: true, Name: "strong: " + m.Name + " " + percent(m.OverallAccuracy, 1)})
 	}
 	if d.Budget > 0 {
 		c.Lines = append(c.Lines, Line{Value: d.Budget, Name: "budget " + percent(d.Budget, 0), Vertical: true})

@@ -26,7 +26,10 @@ type Chart struct {
 // the longer are ignored); X should not decrease.
 type Series struct {
 	Name string
-	X, Y []float64
+	// Group is the entry in the legend, shared by the series of one group, such
+	// as the curves of one run; Name if empty.
+	Group string
+	X, Y  []float64
 	// Color is a colour class of the style sheet: a method's name, or "0".."7".
 	// Chosen by position if empty.
 	Color string
@@ -45,6 +48,7 @@ type Line struct {
 	Value    float64
 	Name     string
 	Vertical bool // at an x value; a y value otherwise
+	Left     bool // the name of a y value stands at the left end
 }
 
 // drawable says whether there is a finite point to draw.
@@ -97,8 +101,13 @@ func (c *Chart) svg(id string, w, h float64, marks []mark) string {
 	c.lineLabels(&b, &fr)
 	for _, m := range marks {
 		if m.label != "" {
-			fmt.Fprintf(&b, `<text class="lbl halo %s" x="%s" y="%s">%s</text>`, m.class,
-				px(fr.x.px(m.x)+9), px(fr.y.px(m.y)+16), esc(m.label))
+			// Above and left of the point: curves of this kind rise steeply to it.
+			x, anchor := fr.x.px(m.x)-10, "end"
+			if x-7*float64(len([]rune(m.label))) < fr.left {
+				x, anchor = x+20, "start"
+			}
+			fmt.Fprintf(&b, `<text class="lbl halo %s" x="%s" y="%s" text-anchor="%s">%s</text>`, m.class,
+				px(x), px(fr.y.px(m.y)-6), anchor, esc(m.label))
 		}
 	}
 	fmt.Fprintf(&b, `<line class="cross" x1="0" x2="0" y1="%s" y2="%s"/></svg>`, px(fr.top), px(h-fr.bottom))
@@ -124,7 +133,10 @@ func (c *Chart) layout(w, h float64, marks []mark) frame {
 	}
 	for _, m := range marks {
 		xs.add(m.x)
-		ys.add(m.y, m.lo, m.hi)
+		ys.add(m.y)
+		if m.hi > m.lo {
+			ys.add(m.lo, m.hi)
+		}
 	}
 	if c.YMin != nil {
 		ys.add(*c.YMin)
@@ -142,7 +154,7 @@ func (c *Chart) layout(w, h float64, marks []mark) frame {
 		widest = max(widest, len([]rune(fr.y.label(t))))
 	}
 	fr.left = 10 + 6.3*float64(widest)
-	fr.x = newScale(xs, c.XUnit, int(max(3, (w-fr.left-fr.right)/72)), fr.left, w-fr.right, false)
+	fr.x = newScale(xs, c.XUnit, int(max(3, (w-fr.left-fr.right)/58)), fr.left, w-fr.right, false)
 	return fr
 }
 
@@ -204,7 +216,11 @@ func (c *Chart) lineLabels(b *strings.Builder, fr *frame) {
 		if y < fr.top+9 {
 			y = fr.y.px(l.Value) + 13
 		}
-		fmt.Fprintf(b, `<text class="lbl refl halo" x="%s" y="%s" text-anchor="end">%s</text>`, px(fr.w-fr.right-2), px(y), esc(l.Name))
+		x, anchor := fr.w-fr.right-2, "end"
+		if l.Left {
+			x, anchor = fr.left+4, "start"
+		}
+		fmt.Fprintf(b, `<text class="lbl refl halo" x="%s" y="%s" text-anchor="%s">%s</text>`, px(x), px(y), anchor, esc(l.Name))
 	}
 }
 
@@ -300,8 +316,8 @@ func thin(x, y []float64, n int) ([]float64, []float64) {
 	return tx, ty
 }
 
-// movingMean is the centred mean over w neighbours, fewer at the ends; values
-// that are not finite are left out and stay gaps.
+// movingMean is the centred mean over w neighbours, those that there are at the
+// ends; values that are not finite are left out and stay gaps.
 func movingMean(y []float64, w int) []float64 {
 	out := make([]float64, len(y))
 	for i := range y {
@@ -309,15 +325,14 @@ func movingMean(y []float64, w int) []float64 {
 			out[i] = math.NaN()
 			continue
 		}
-		half := min(w/2, i, len(y)-1-i) // symmetric, so that a trend is not bent at the ends
 		var sum, n float64
-		for _, v := range y[i-half : i+half+1] {
+		for _, v := range y[max(0, i-w/2):min(len(y), i+w/2+1)] {
 			if !notFinite(v) {
-				sum += max(min(v, maxCoord), -maxCoord) / float64(2*half+1)
+				sum += max(min(v, maxCoord), -maxCoord)
 				n++
 			}
 		}
-		out[i] = sum * float64(2*half+1) / n
+		out[i] = sum / n
 	}
 	return out
 }

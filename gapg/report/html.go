@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	_ "embed"
 	"encoding/hex"
@@ -45,6 +46,7 @@ type view struct {
 	Compared   []comparisonRow
 	Samples    []sample
 	Method     bool // definitions are wanted
+	Prompts    string
 	Rho        string
 	WeakName   string
 	StrongName string
@@ -101,10 +103,14 @@ func Render(w io.Writer, d Data) error {
 	if err != nil {
 		return fmt.Errorf("report template: %w", err)
 	}
-	if err := t.Execute(w, newView(&d)); err != nil {
+	var page bytes.Buffer
+	if err := t.Execute(&page, newView(&d)); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	return nil
+	// The template escapes; characters that no document may hold, or that hide
+	// in it, are made visible here, wherever they came from.
+	_, err = io.WriteString(w, visible(page.String()))
+	return err
 }
 
 // WriteFile renders d into the file at path, atomically: a reader sees the old
@@ -151,20 +157,23 @@ func WriteFile(path string, d Data) (err error) {
 func newView(d *Data) *view {
 	v := &view{
 		Data: d, CSS: template.CSS(styleSheet), JS: template.JS(script),
-		Lead: visible(d.headline()), Intro: visible(d.standfirst()), Figures: d.tiles(),
+		Lead: d.headline(), Intro: d.standfirst(), Figures: d.tiles(),
 		Reference: d.reference(), WeakName: d.weak(), StrongName: d.strong(),
 		BudgetFig: d.budgetFigure(),
 	}
 	v.PageTitle = "Updraft"
 	if d.Task != "" {
-		v.PageTitle += " · " + visible(d.Task)
-		v.Meta = append(v.Meta, visible(d.Task))
+		v.PageTitle += " · " + d.Task
+		v.Meta = append(v.Meta, d.Task)
 	}
 	if d.Progress != "" {
-		v.Meta = append(v.Meta, visible(d.Progress))
+		v.Meta = append(v.Meta, d.Progress)
 	}
 	if !d.Created.IsZero() {
 		v.Meta = append(v.Meta, d.Created.Format("2 January 2006, 15:04 MST"))
+	}
+	if d.TestPrompts > 0 {
+		v.Prompts = groupDigits(fmt.Sprint(d.TestPrompts))
 	}
 	if d.Budget > 0 {
 		v.Rho = number(d.Budget/(1-d.Budget), 3)
@@ -195,7 +204,7 @@ func (v *view) methodRows() {
 	for i := range v.Methods {
 		m := &v.Methods[i]
 		r := methodRow{
-			Name: visible(m.Name), Explanation: visible(m.explain()), Reference: m == ref,
+			Name: m.Name, Explanation: m.explain(), Reference: m == ref,
 			Accuracy: percent(m.OverallAccuracy, 1), Interval: intervalSVG(m, sc, ref, 140, 18),
 			Device: optPercent(m.DeviceAccuracy, 1), Solo: optPercent(m.SoloAccuracy, 1),
 			Calls: percent(m.CloudRatio, 1), PGR: optPercent(m.PGR, 0), APGR: optPercent(m.APGR, 0),
@@ -244,7 +253,7 @@ func (v *view) helpRows() {
 			continue
 		}
 		class := colorClass(methodColor(m.Name, i), i)
-		r := helpRow{Name: visible(m.Name), Reference: m.Name == v.Reference,
+		r := helpRow{Name: m.Name, Reference: m.Name == v.Reference,
 			Precision: optPercent(m.HelpPrecision, 1), Recall: optPercent(m.HelpRecall, 1), Harmful: optPercent(m.HarmfulCalls, 1)}
 		if m.HelpPrecision != nil {
 			r.PrecisionBar = barSVG(*m.HelpPrecision, 1, class, "precision "+r.Precision)
@@ -270,12 +279,10 @@ func (v *view) charts() {
 		if !c.drawable() {
 			continue
 		}
-		cv := chartView{Title: visible(c.Title), Note: visible(c.Note),
+		cv := chartView{Title: c.Title, Note: c.Note,
 			SVG: template.HTML(c.svg(fmt.Sprintf("chart-%d", i), 350, 205, nil))}
 		if len(c.Series) > 1 {
-			for k, s := range c.Series {
-				cv.Legend = append(cv.Legend, legendItem{Name: visible(s.Name), Class: colorClass(s.Color, k), Dashed: s.Dashed})
-			}
+			cv.Legend = c.legend()
 		}
 		v.Charts = append(v.Charts, cv)
 	}
@@ -292,12 +299,12 @@ func (v *view) runRows() {
 			}
 		}
 		for i, r := range v.Runs {
-			row := runRow{Name: visible(r.Name), Class: colorClass("", i), Steps: groupDigits(fmt.Sprint(r.Steps))}
+			row := runRow{Name: r.Name, Class: colorClass("", i), Steps: groupDigits(fmt.Sprint(r.Steps))}
 			for _, col := range t.Columns {
 				cell := "–"
 				for _, e := range r.Figures {
 					if e.Key == col {
-						cell = visible(e.Value)
+						cell = e.Value
 					}
 				}
 				row.Cells = append(row.Cells, cell)
@@ -307,7 +314,7 @@ func (v *view) runRows() {
 		v.RunRows = t
 	}
 	for _, c := range v.Comparisons {
-		row := comparisonRow{A: visible(c.A), B: visible(c.B), Metric: visible(c.Metric), Diff: points(c.Difference.Mean, 1),
+		row := comparisonRow{A: c.A, B: c.B, Metric: c.Metric, Diff: points(c.Difference.Mean, 1),
 			Range: points(c.Difference.Lo, 1) + " to " + points(c.Difference.Hi, 1), Class: diffClass(c.Difference)}
 		if c.Prompts > 0 {
 			row.Prompts = groupDigits(fmt.Sprint(c.Prompts))

@@ -96,7 +96,20 @@ func ResumeMetrics(path string, mark Mark) (*MetricsLog, error) {
 // cut finds the length to keep, then truncates to it.
 func (l *MetricsLog) cut(mark Mark) error {
 	var keep int64
-	if mark.Bytes != 0 {
+	if mark.Bytes == 0 {
+		// Nothing had been written: then the first line, if there is one, is of
+		// a later step. Otherwise the mark is not this file's; to cut would
+		// destroy a record.
+		sc := newLineScanner(l.f, l.path)
+		if sc.next() && !sc.torn {
+			if rec, err := sc.record(); err == nil && mark.Step > 0 && rec.Step <= mark.Step {
+				return fmt.Errorf("metrics log %s: the checkpoint of step %d counts on an empty file, but it begins with step %d; the file and the checkpoint are not of one run", l.path, mark.Step, rec.Step)
+			}
+		}
+		if sc.err != nil {
+			return sc.err
+		}
+	} else {
 		sc := newLineScanner(l.f, l.path)
 		for sc.next() {
 			if mark.Bytes >= 0 && sc.end > mark.Bytes {

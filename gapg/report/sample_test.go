@@ -21,6 +21,7 @@ func sampleMetrics(seed uint64, n int) *Metrics {
 			"accuracy/device": 0.6 + 0.26*rise + noise(0.025), "cloud/ratio": 0.1 + 0.2*rise + noise(0.02),
 			"filter/d1": d1, "filter/d2": math.Floor(math.Min(d1*3/7, 4+6*rise+noise(1))),
 			"entropy": 0.62 - 0.37*rise + noise(0.015), "completions/mean_length": 31 - 7*rise + noise(0.7),
+			"frac_reward_zero_std": 0.35 + 0.2*rise + noise(0.03), "grad_norm": 0.8 + noise(0.1) - 0.3*rise,
 			"sampling/sampling_logp_difference/max": 0,
 		}
 		if i%15 == 0 {

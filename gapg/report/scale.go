@@ -38,6 +38,9 @@ func (s *span) add(values ...float64) {
 			continue
 		}
 		v = max(min(v, maxCoord), -maxCoord)
+		if math.Abs(v) < minCoord {
+			v = 0
+		}
 		if !s.any {
 			s.lo, s.hi, s.any = v, v, true
 			continue
@@ -46,8 +49,12 @@ func (s *span) add(values ...float64) {
 	}
 }
 
-// maxCoord bounds what is drawn, so that differences do not overflow.
-const maxCoord = 1e300
+// What is drawn lies between these: differences do not overflow, and steps of
+// a scale are no denormals.
+const (
+	maxCoord = 1e300
+	minCoord = 1e-280
+)
 
 // newScale makes a scale over s with about n ticks, widened to round numbers
 // if nice. An empty span gives [0, 1], a constant one gets room on both sides.
@@ -120,7 +127,10 @@ func (s *scale) label(t float64) string {
 
 // fixed prints v with as many decimals as multiples of step need.
 func fixed(v, step float64) string {
-	if a := math.Abs(v); v != 0 && (a >= 1e6 || a < 1e-4) {
+	if v == 0 {
+		return "0"
+	}
+	if a := math.Abs(v); a >= 1e6 || a < 1e-4 {
 		e := strconv.FormatFloat(v, 'e', -1, 64)
 		if len(e) > 8 {
 			e = strconv.FormatFloat(v, 'e', 1, 64)

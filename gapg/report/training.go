@@ -52,6 +52,10 @@ var trainingCharts = []trainingChart{
 		curves: []trainingKey{{keys: []string{"entropy"}, color: "4"}}},
 	{title: "Completion length", note: "tokens, mean over responses", fromZero: true,
 		curves: []trainingKey{{keys: []string{"completions/mean_length"}, color: "5"}}},
+	{title: "Groups without gradient", note: "all rewards of the group equal", unit: Percent, fromZero: true,
+		curves: []trainingKey{{keys: []string{"frac_reward_zero_std"}, color: "7"}}},
+	{title: "Gradient norm", note: "before clipping", fromZero: true,
+		curves: []trainingKey{{keys: []string{"grad_norm"}, color: "3"}}},
 	{title: "Largest log-prob difference", note: "rollout against an independent recomputation; must be 0", fromZero: true,
 		curves: []trainingKey{{keys: []string{"sampling/sampling_logp_difference/max", "max_logp_difference"}, color: "6"}}},
 }
@@ -61,6 +65,12 @@ var trainingCharts = []trainingChart{
 // none), filter, entropy, completion length and the log-prob difference.
 // Charts of fields that no run logged are left out.
 func TrainingCharts(budget float64, runs ...Run) []Chart {
+	logged := 0
+	for _, run := range runs {
+		if run.Metrics != nil {
+			logged++
+		}
+	}
 	var charts []Chart
 	for _, spec := range trainingCharts {
 		c := Chart{Title: spec.title, Note: spec.note, XLabel: "step", YUnit: spec.unit}
@@ -70,15 +80,26 @@ func TrainingCharts(budget float64, runs ...Run) []Chart {
 		if spec.toOne {
 			c.YMax = new(1.0)
 		}
-		zero := true
+		zero, many := true, logged > 1
+		var whole, broken string // the curves that runs are drawn by, when overlaid
 		for i, run := range runs {
 			if run.Metrics == nil {
 				continue
 			}
+			trained := false
 			for _, k := range spec.curves {
-				s, ok := k.series(run, i, len(runs) > 1)
+				if many && k.eval && trained {
+					continue // too much for one picture
+				}
+				s, ok := k.series(run, i, many)
 				if !ok {
 					continue
+				}
+				trained = trained || !k.eval
+				if s.Dashed {
+					broken = k.name
+				} else {
+					whole = k.name
 				}
 				c.Series = append(c.Series, s)
 				for _, v := range s.Y {
@@ -86,17 +107,21 @@ func TrainingCharts(budget float64, runs ...Run) []Chart {
 				}
 			}
 		}
+		if many && whole != "" && broken != "" {
+			c.Note = fmt.Sprintf("whole lines: %s; broken: %s", whole, broken)
+		}
 		if !c.drawable() {
 			continue
 		}
 		if spec.budget && budget > 0 {
-			c.Lines = append(c.Lines, Line{Value: budget, Name: "budget " + percent(budget, 0)})
+			c.Lines = append(c.Lines, Line{Value: budget, Name: "budget " + percent(budget, 0), Left: true})
 		}
 		if zero && spec.title == "Largest log-prob difference" {
 			n := 0
 			for _, s := range c.Series {
 				n += len(s.Y)
 			}
+			c.YMax = new(1e-6) // an axis on which one unit in the last place would show
 			c.Note = fmt.Sprintf("rollout against an independent recomputation: exactly 0 at all %s steps", groupDigits(fmt.Sprint(n)))
 		}
 		charts = append(charts, c)
@@ -114,7 +139,7 @@ func (k *trainingKey) series(run Run, index int, many bool) (Series, bool) {
 		if many {
 			// Runs differ in colour; within a chart of several curves the first
 			// is whole and the others broken.
-			s.Name = run.Name
+			s.Name, s.Group = run.Name, run.Name
 			if k.name != "" {
 				s.Name += ", " + k.name
 			}

@@ -35,12 +35,12 @@ var kindLabels = map[TranscriptKind]string{
 
 func newSample(t *Transcript) sample {
 	s := sample{
-		Kind: cssName(string(t.Kind)), Label: kindLabels[t.Kind], Prompt: visible(strings.TrimSpace(t.Prompt)),
-		Parts: split(visible(t.Response)), Long: utf8.RuneCountInString(t.Response) > longResponse,
-		Asked: t.Asked, Cloud: visible(strings.TrimSpace(t.Cloud)), Answer: visible(t.Answer), Correct: t.Correct,
+		Kind: cssName(string(t.Kind)), Label: kindLabels[t.Kind], Prompt: strings.TrimSpace(t.Prompt),
+		Parts: split(t.Response), Long: utf8.RuneCountInString(t.Response) > longResponse,
+		Asked: t.Asked, Cloud: strings.TrimSpace(t.Cloud), Answer: t.Answer, Correct: t.Correct,
 	}
 	if s.Label == "" {
-		s.Label = visible(string(t.Kind))
+		s.Label = string(t.Kind)
 	}
 	switch {
 	case t.Asked && t.Correct:
@@ -68,7 +68,7 @@ func newSample(t *Transcript) sample {
 			s.Forced += "would have been wrong"
 		}
 		if t.Forced != "" {
-			s.Forced += ": " + visible(t.Forced)
+			s.Forced += ": " + t.Forced
 		}
 		s.Forced += "."
 	}

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -84,6 +85,15 @@ func (p Countdown) Key() string {
 // String writes the problem for logs: "3 7 2 = 13".
 func (p Countdown) String() string {
 	return joinInts(p.Nums, " ") + " = " + strconv.Itoa(p.Target)
+}
+
+// Compact is the prompt for a small model with a vocabulary of characters: the
+// numbers in descending order and the target, "17 16 5=69". Equal problems have
+// equal compact prompts.
+func (p Countdown) Compact() string {
+	nums := slices.Clone(p.Nums)
+	slices.SortFunc(nums, func(a, b int) int { return cmp.Compare(b, a) })
+	return joinInts(nums, " ") + "=" + strconv.Itoa(p.Target)
 }
 
 // Instruction is the prompt for a model that reads English: the task, the

@@ -74,6 +74,21 @@ func (e *Expr) write(b *strings.Builder) {
 	side(e.Right, prec(e.Right.Op) <= prec(e.Op)) // operations associate to the left
 }
 
+// Bracketed writes e with brackets around every operand that is not a number:
+// "(16*5)+17".
+func (e *Expr) Bracketed() string {
+	if e.Op == 0 {
+		return strconv.FormatInt(e.Num, 10)
+	}
+	side := func(s *Expr) string {
+		if s.Op == 0 {
+			return s.Bracketed()
+		}
+		return "(" + s.Bracketed() + ")"
+	}
+	return side(e.Left) + string(e.Op) + side(e.Right)
+}
+
 func prec(op byte) int {
 	switch op {
 	case '+', '-':
@@ -160,8 +175,8 @@ func (r Rules) apply(a Rat, op byte, b Rat) (Rat, bool) {
 // pair lists the values of one operation on x and y under the rules. The order
 // of the operands of + and * is the one that Plain wants.
 func (r Rules) pair(to []value, x, y value) []value {
-	if x.v.less(y.v) {
-		x, y = y, x
+	if x.v.less(y.v) || x.v == y.v && x.e.Op == 0 {
+		x, y = y, x // of equal values the one that was worked out stands first
 	}
 	put := func(a value, op byte, b value) {
 		if v, ok := r.apply(a.v, op, b.v); ok {

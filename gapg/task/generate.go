@@ -14,15 +14,15 @@ type Split int
 // The parts, and the share of all problems in each.
 const (
 	SplitAll        Split = iota // no restriction: for problems that nothing is trained on
-	SplitSFT                     // supervised warm start, 50 %
-	SplitTrain                   // reinforcement learning, 30 %
-	SplitValidation              // calibration, model selection, early stopping, 8 %
-	SplitTest                    // held out, 12 %
+	SplitSFT                     // supervised warm start, 70 %
+	SplitTrain                   // reinforcement learning, 15 %
+	SplitValidation              // calibration, model selection, early stopping, 5 %
+	SplitTest                    // held out, 10 %
 )
 
 // splitEnds are the upper ends of the parts in hundredths. They are part of what
 // a seed means and never change.
-var splitEnds = [...]uint64{SplitSFT: 50, SplitTrain: 80, SplitValidation: 88, SplitTest: 100}
+var splitEnds = [...]uint64{SplitSFT: 70, SplitTrain: 85, SplitValidation: 90, SplitTest: 100}
 
 // String returns sft, train, validation, test or all.
 func (s Split) String() string {
@@ -154,7 +154,10 @@ func Generate(c GenConfig, seed uint64, n int) ([]Countdown, error) {
 	seen := make(map[string]bool, n)
 	misses := 0
 	for draw := uint64(0); len(out) < n; draw++ {
-		p, ok := c.draw(newStream(purposeProblem, seed, draw))
+		// The count is settled before the search for a solvable problem begins, so
+		// that the shares of Counts are those of the result.
+		count := newStream(purposeCount, seed, uint64(len(out))).pick(c.Counts)
+		p, ok := c.draw(newStream(purposeProblem, seed, draw), count)
 		if ok {
 			key := p.Key()
 			if ok = !seen[key] && (c.Split == SplitAll || SplitOf(key) == c.Split) && c.solvable(p); ok {
@@ -173,8 +176,8 @@ func Generate(c GenConfig, seed uint64, n int) ([]Countdown, error) {
 }
 
 // draw makes one candidate, not yet known to be new or solvable.
-func (c GenConfig) draw(r *stream) (Countdown, bool) {
-	p := Countdown{Nums: make([]int, r.pick(c.Counts))}
+func (c GenConfig) draw(r *stream, count int) (Countdown, bool) {
+	p := Countdown{Nums: make([]int, count)}
 	for i := range p.Nums {
 		p.Nums[i] = r.between(c.MinNumber, c.MaxNumber)
 	}

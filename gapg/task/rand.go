@@ -68,4 +68,6 @@ const (
 	purposeProblem uint64 = iota + 1
 	purposeDemo
 	purposeWrong
+	purposeCount
+	purposePass
 )

@@ -11,6 +11,13 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
 
+  // Paper is white.
+  var chosen;
+  addEventListener("beforeprint", function () { chosen = root.dataset.theme; root.dataset.theme = "light"; });
+  addEventListener("afterprint", function () {
+    if (chosen) { root.dataset.theme = chosen; } else { delete root.dataset.theme; }
+  });
+
   // A legend entry brings its curve forward.
   document.querySelectorAll(".legend li[data-s]").forEach(function (li) {
     var groups = Array.from(li.closest("figure").querySelectorAll("g.s"));
