@@ -55,7 +55,7 @@ type RankedBy struct {
 
 // Generated is a response that was generated at a help bias.
 type Generated struct {
-	Tokens     []int32
+	Tokens     []int32 // of the device, without the marker where it asks
 	Text       string
 	Finish     Finish
 	Verdict    Verdict
@@ -334,7 +334,7 @@ func (c *comparison) trained(name, model string, val, test []Outcome) *methodRow
 	asking := wants(row.test, row.calibrate.Threshold)
 	if m.Generated != nil && name == model {
 		row.generated = true
-		c.res.ShortcutMismatches += mismatches(m, asking)
+		c.res.ShortcutMismatches += mismatches(m, row.test, asking)
 		for i, g := range m.Generated {
 			asking[i] = g.Verdict.Help
 			if g.Verdict.Help {
@@ -350,10 +350,14 @@ func (c *comparison) trained(name, model string, val, test []Outcome) *methodRow
 
 // mismatches counts the prompts where generating differed from what the records
 // say: another decision, or another answer.
-func mismatches(m Measured, asking []bool) int {
+func mismatches(m Measured, o []Outcome, asking []bool) int {
 	n := 0
 	for i, g := range m.Generated {
-		if g.Verdict.Help != asking[i] || !g.Verdict.Help && !slices.Equal(g.Tokens, m.Test[i].Tokens) {
+		want := m.Test[i].Tokens
+		if asking[i] {
+			want = want[:o[i].TokensBeforeCall]
+		}
+		if g.Verdict.Help != asking[i] || !slices.Equal(g.Tokens, want) {
 			n++
 		}
 	}
