@@ -42,6 +42,8 @@ type Evidence struct {
 // Measured holds one model's records.
 type Measured struct {
 	Validation, Test []Record
+	// Calibration of the help bias; nil: Compare makes it.
+	Calibration *Calibration
 	// Generated, where it is not nil, is what the model really generated for the
 	// test prompts at its calibrated bias; its figures are then the method's.
 	Generated []Generated
@@ -325,9 +327,11 @@ func (c *comparison) row(name string) (*methodRow, error) {
 func (c *comparison) trained(name, model string, val, test []Outcome) *methodRow {
 	row := &methodRow{name: name, model: model, ranked: true, test: slices.Clone(test)}
 	row.natural = new(shareOf(wants(test, 0)))
-	c.calibrate(row, scoresOf(val))
-	bias := -row.calibrate.Threshold
 	m := c.ev.Models[model]
+	if row.calibrate = m.Calibration; row.calibrate == nil {
+		c.calibrate(row, scoresOf(val))
+	}
+	bias := -row.calibrate.Threshold
 	for i := range row.test {
 		row.test[i].TokensBeforeCall, _ = m.Test[i].AsksAt(bias)
 	}
@@ -422,10 +426,14 @@ func (c *comparison) result() (*Result, error) {
 	res := c.res
 	c.gap()
 	opt := report.BootstrapOptions{Resamples: c.ev.Resamples, Seed: c.ev.Seed}
+	res.Reference = referenceOf(c.ev.Methods)
 	var reference *methodRow
 	for _, r := range c.rows {
-		if r.name == MethodGAPG {
+		if r.name == res.Reference {
 			reference = r
+			if r.generated {
+				res.Transcripts = c.transcripts(r)
+			}
 		}
 	}
 	for _, r := range c.rows {
