@@ -480,10 +480,11 @@ func (c *comparison) result() (*Result, error) {
 // gap finds the accuracies that PGR stands on: task-tuning's alone (the base's
 // where there is none, else that of the first model there is) and the cloud's.
 func (c *comparison) gap() {
-	c.res.Strong = MethodCloud
+	right := 0
 	for i := range c.ev.TestCloud {
-		c.res.StrongAcc += float64(count(c.ev.TestCloud[i].Correct)) / float64(len(c.ev.TestCloud))
+		right += count(c.ev.TestCloud[i].Correct)
 	}
+	c.res.Strong, c.res.StrongAcc = MethodCloud, float64(right)/float64(len(c.ev.TestCloud))
 	for _, name := range []string{MethodTaskTuning, MethodBase, MethodGAPG, MethodDAGRPO, MethodCollaborationAware} {
 		if o := c.test[name]; o != nil {
 			c.res.Weak, c.res.WeakAcc = name, NewCurve(o).Accuracy[0]
