@@ -562,8 +562,7 @@ func (e *Evaluator) generate(ctx context.Context, m *model.Model, prompts []Prom
 	return out, nil
 }
 
-// complete generates one greedy response to each prompt. A marker that begins
-// where it may ends the response; elsewhere it is a quotation.
+// complete generates one greedy response to each prompt.
 func (e *Evaluator) complete(ctx context.Context, m *model.Model, tokens [][]int32, bias float64, each func(i int, c model.Completion)) error {
 	longest := 0
 	for _, p := range tokens {
@@ -579,9 +578,7 @@ func (e *Evaluator) complete(ctx context.Context, m *model.Model, tokens [][]int
 	defer s.Close()
 	handles := make([]*model.Handle, len(tokens))
 	for i, p := range tokens {
-		handles[i], err = s.Submit(model.Request{Prompt: p, MaxNewTokens: e.MaxNewTokens, Sampling: model.Sampling{HelpBias: float32(bias)},
-			StopTokens: []int32{e.EndToken}, OnToken: e.untilMarker(p)})
-		if err != nil {
+		if handles[i], err = s.Submit(e.request(p, bias)); err != nil {
 			return err
 		}
 	}
@@ -592,22 +589,4 @@ func (e *Evaluator) complete(ctx context.Context, m *model.Model, tokens [][]int
 		each(i, h.Completions()[0])
 	}
 	return nil
-}
-
-// untilMarker returns a callback that ends a response after a marker that began
-// where it may begin.
-func (e *Evaluator) untilMarker(prompt []int32) func(model.Token) bool {
-	previous, at := prompt[len(prompt)-1], 0
-	return func(t model.Token) bool {
-		switch {
-		case at > 0 && t.ID == e.Marker[at]:
-			at++
-		case len(e.Marker) > 0 && t.ID == e.Marker[0] && slices.Contains(e.MarkerAfter, previous):
-			at = 1
-		default:
-			at = 0
-		}
-		previous = t.ID
-		return at == 0 || at < len(e.Marker)
-	}
 }
