@@ -15,13 +15,18 @@ import (
 //
 // A slice of B is copied together where enough rows follow to pay for it, and a
 // block of a transposed A where enough columns do: its elements for one tile are
-// a stride apart for each step of k, often all in the same few cache sets.
+// a stride apart from step to step of k, often in the same few cache sets.
 const (
 	tileRows  = 6
 	maxKC     = 320
 	blockA    = 96 << 10 // elements of an A block
 	directMax = 48       // below so many rows, B is not worth copying
-	packAMin  = 32       // from so many rows and columns on, a transposed A is
+
+	// What a copy of a transposed A costs per step falls with N, what it gains
+	// rises with the stride: from so many rows and so large a product of the two
+	// (2 KB · 128) it pays.
+	copyAMin    = 32
+	copyAStride = 256 << 10
 
 	// For few rows B comes from memory rather than from a cache: it is then read
 	// in long runs, whose slices of a panel (128 KB) the second level holds.
@@ -106,7 +111,7 @@ func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c
 // run is the loop nest. With copyB, B is packed slice by slice, with zeros
 // beyond n; without, B must hold whole panels.
 func (g *job) run(copyB bool) {
-	copyA := g.csa != 4 && g.m >= packAMin && g.n >= packAMin
+	copyA := g.m >= copyAMin && g.csa != 4 && g.csa*uintptr(g.n) >= copyAStride
 	var s *scratch
 	if copyA || copyB {
 		s = scratches.Get().(*scratch)
@@ -200,22 +205,22 @@ type tiles struct {
 
 // copyBlock packs the block, tile after tile.
 func (t *tiles) copyBlock(s *scratch, rows int) {
-	full := 0
-	if t.rsa == 4 {
-		for rows-full*tileRows > 0 && nextRows(rows-full*tileRows) == tileRows {
-			full++
-		}
-		if full > 0 {
-			copyTiles(&s.block[0], (*float32)(t.a), t.csa, t.k, full)
-		}
-	}
-	for i := full * tileRows; i < rows; {
+	for i := 0; i < rows; {
 		r := nextRows(rows - i)
+		src := unsafe.Add(t.a, uintptr(i)*t.rsa)
+		if t.rsa == 4 && r >= 4 {
+			count := 1
+			for left := rows - i - r; left > 0 && nextRows(left) == r; left -= r {
+				count++
+			}
+			copyTiles(r, &s.block[i*t.k], (*float32)(src), t.csa, t.k, count)
+			i += r * count
+			continue
+		}
 		dst := s.block[i*t.k:][:r*t.k]
 		for p := range t.k {
-			src := unsafe.Add(t.a, uintptr(i)*t.rsa+uintptr(p)*t.csa)
 			for q := range r {
-				dst[p*r+q] = *(*float32)(unsafe.Add(src, uintptr(q)*t.rsa))
+				dst[p*r+q] = *(*float32)(unsafe.Add(src, uintptr(p)*t.csa+uintptr(q)*t.rsa))
 			}
 		}
 		i += r

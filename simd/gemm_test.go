@@ -141,7 +141,7 @@ func TestGemmSmallShapes(t *testing.T) {
 func TestGemmBlockedShapes(t *testing.T) {
 	variants(t, func(t *testing.T) {
 		r := newRand(2)
-		for _, s := range [][3]int{{1, 40, 700}, {6, 33, 641}, {47, 20, 330}, {48, 37, 321}, {61, 16, 700}, {330, 17, 333}, {400, 5, 350}} {
+		for _, s := range [][3]int{{1, 40, 700}, {6, 33, 641}, {47, 20, 330}, {48, 37, 321}, {61, 16, 700}, {330, 17, 333}, {400, 5, 350}, {71, 1000, 12}, {520, 140, 9}, {515, 133, 330}} {
 			for _, trans := range []bool{false, true} {
 				newProduct(t, r, s[0], s[1], s[2], trans, 3, 5, 1, testx.AtEnd).check(t)
 			}
@@ -160,8 +160,11 @@ func TestGemmRowInvariance(t *testing.T) {
 			}
 		}
 		// Beyond the thresholds of blocking.
-		for _, m := range []int{47, 48, 49, 100, 331} {
+		for _, m := range []int{24, 25, 47, 48, 49, 100, 331} {
 			rowInvariance(t, r, m, 35, 650, m%2 == 0)
+		}
+		for m := 512; m < 524; m++ {
+			rowInvariance(t, r, m, 131, 7, true)
 		}
 	})
 }
