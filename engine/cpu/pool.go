@@ -114,14 +114,28 @@ func (p *pool) run(t tiler, n int) {
 		p.mu.Unlock()
 	}
 	p.drain(w)
-	for spins := 1; p.done.Load() < int64(n); spins++ {
-		if spins%spinYield == 0 {
-			runtime.Gosched()
-		}
-	}
+	p.await(n)
 	p.task = nil
 	if p.failure.Load() != nil {
 		panic(*p.failure.Swap(nil))
+	}
+}
+
+// await returns when n tiles are finished. Where the last ones take long, their
+// workers may lack a core: then it sleeps instead of looking, to leave them one.
+func (p *pool) await(n int) {
+	var since time.Time
+	for spins := 1; p.done.Load() < int64(n); spins++ {
+		if spins%spinYield != 0 {
+			continue
+		}
+		runtime.Gosched()
+		switch {
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > spinTime:
+			time.Sleep(50 * time.Microsecond)
+		}
 	}
 }
 

@@ -148,8 +148,7 @@ func attentionCopiesPacking(e *env) error {
 	in, o := e.qkv(p.Rows, h), e.out("O", p.Rows, h.h*h.d)
 	mine := clonePacking(p)
 	e.Attention(in.args(o, h, mine))
-	mine.Rows = 1
-	clear(mine.Segments)
+	mine.Segments[1].PrefixLen, mine.Segments[2].PrefixLen = 1, 2
 	if err := e.fetch(); err != nil {
 		return err
 	}
