@@ -430,17 +430,15 @@ func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st
 		handles = append(handles, h)
 	}
 	if err := t.rollout.Run(ctx); err != nil {
+		if errors.Is(err, model.ErrNonFinite) {
+			err = fmt.Errorf("step %d: %w: %w; resume from a checkpoint with a lower learning rate", next.Step, ErrNonFinite, err)
+		}
 		return err
 	}
 	finished = true
 	for i, h := range handles {
 		g := groups[i]
 		for _, c := range h.Completions() {
-			for _, lp := range c.LogProbs {
-				if math.IsNaN(float64(lp)) || math.IsInf(float64(lp), 0) {
-					return fmt.Errorf("step %d: %w (a sampled token's log-probability is %g): the step is rejected and the weights are unchanged; the weights are not all finite, or too large", next.Step, ErrNonFinite, lp)
-				}
-			}
 			text, finish := decode(t.s.Tokenizer, c, t.s.EndToken)
 			g.Rollouts = append(g.Rollouts, Rollout{
 				Tokens: c.Tokens, Text: text, Finish: finish,
