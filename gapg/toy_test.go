@@ -216,6 +216,6 @@ func sameBits(a, b map[string][]float32) bool {
 	return true
 }
 
-func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 var errNoScorer = errors.New("no scorer")

@@ -44,7 +44,7 @@ func TestAlgorithmsTrain(t *testing.T) {
 					st := y.step(t)
 					require.Equal(t, step+1, st.Step)
 					require.Zero(t, st.MaxLogpDifference)
-					require.True(t, finite(st.Loss) && finite(st.GradNorm) && finite(st.Entropy) && finite(st.Reward))
+					require.True(t, isFinite(st.Loss) && isFinite(st.GradNorm) && isFinite(st.Entropy) && isFinite(st.Reward))
 					require.Equal(t, st.Skipped, sameBits(before, y.params(t, model.Weights)), "a step updates or says that it skipped")
 					if !st.Skipped {
 						updates++
@@ -80,7 +80,7 @@ func TestReferenceModel(t *testing.T) {
 		for i := range 4 {
 			st := y.step(t)
 			require.Zero(t, st.MaxLogpDifference)
-			require.True(t, finite(st.KL))
+			require.True(t, isFinite(st.KL))
 			if i > 0 {
 				require.NotZero(t, st.KL)
 			}

@@ -114,7 +114,7 @@ func TestUnresolvedGroups(t *testing.T) {
 			require.NotContains(t, s.ids, bad)
 			require.False(t, st.Skipped)
 			require.Equal(t, 1.0, st.Metrics()["filter/unresolved"])
-			require.True(t, finite(st.Reward))
+			require.True(t, isFinite(st.Reward))
 
 			// The reward's mean is that of the five: the same without the sixth.
 			want := 0.0
@@ -148,7 +148,7 @@ func TestAllUnresolved(t *testing.T) {
 		require.GreaterOrEqual(t, st.Unresolved, 4)
 		require.Equal(t, 1.0, st.Metrics()["filter/skipped"])
 		for k, v := range st.Metrics() {
-			require.True(t, finite(v), k)
+			require.True(t, isFinite(v), k)
 		}
 		require.True(t, sameBits(before, y.params(t, model.Weights)))
 		require.Equal(t, 1, y.tr.State().Step)
