@@ -161,7 +161,16 @@ func (r *Run) open(ctx context.Context, resume bool) error {
 		return err
 	}
 	r.events, err = report.NewEventWriter(r.Config.Dir, report.EventOptions{Resume: int64(r.Trainer.state.Step)})
-	return err
+	if err != nil {
+		return errors.Join(err, r.log.Close())
+	}
+	if resume {
+		// What a kill between a save and its pruning left.
+		if err := r.prune(); err != nil {
+			return errors.Join(err, r.log.Close(), r.events.Close())
+		}
+	}
+	return nil
 }
 
 func (r *Run) logStep(st *StepStats) error {
@@ -311,9 +320,15 @@ func (r *Run) load(ctx context.Context, step int) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
+	damaged := func(err error) error {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w; if it is damaged, move %s away to resume from the checkpoint before it", err, dir)
+	}
 	var s runState
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("%s: %w; delete %s to resume from the one before it", path, err, dir)
+		return damaged(fmt.Errorf("%s: %w", path, err))
 	}
 	switch {
 	case s.FormatVersion != formatVersion:
@@ -329,10 +344,10 @@ func (r *Run) load(ctx context.Context, step int) error {
 		}
 	}
 	if err := t.s.Model.LoadWeights(ctx, dir); err != nil {
-		return err
+		return damaged(err)
 	}
 	if err := t.s.Model.LoadOptimizer(ctx, filepath.Join(dir, "optimizer.safetensors")); err != nil {
-		return err
+		return damaged(err)
 	}
 	r.state, t.state = s, s.Trainer
 	return nil
