@@ -34,7 +34,6 @@ func Bench(b *testing.B, open func(t testing.TB) engine.Backend) {
 				b.ReportMetric(c.flop*float64(b.N)/seconds/1e9, "GFLOP/s")
 			}
 			if c.bytes > 0 {
-				b.SetBytes(int64(c.bytes))
 				b.ReportMetric(c.bytes*float64(b.N)/seconds/1e9, "GB/s")
 			}
 			e.free()

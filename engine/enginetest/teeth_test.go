@@ -232,6 +232,42 @@ var defects = []struct {
 		d.Backend.Linear(a)
 		d.change(a.Y, max(a.Y.Rows-1, 0), a.Y.Cols-1, percent1)
 	}}},
+	{"K in two halves", "Linear/one chain in ascending K", defective{linear: func(d *defective, a engine.LinearArgs) {
+		half := a.W.Cols / 2
+		second := a
+		second.X, second.W = a.X.ColRange(half, a.X.Cols), engine.Weight{Tensor: a.W.ColRange(half, a.W.Cols)}
+		second.Y = d.scratchCopy(a.Y, func([]float32) {})
+		a.X, a.W = a.X.ColRange(0, half), engine.Weight{Tensor: a.W.ColRange(0, half)}
+		for _, w := range []*engine.Weight{&a.W, &second.W} {
+			if err := d.PrepareWeight(w); err != nil {
+				panic(err)
+			}
+		}
+		d.Backend.Linear(second)
+		a.Residual = second.Y
+		d.Backend.Linear(a)
+	}}},
+	{"a product rounded before it is added", "Linear/the chain is fused", defective{linear: func(d *defective, a engine.LinearArgs) {
+		var x, w []float32
+		d.scratchCopy(a.X, func(v []float32) { x = v })
+		d.scratchCopy(a.W.Tensor, func(v []float32) { w = v })
+		k, n := a.X.Cols, a.Y.Cols
+		d.Backend.Copy(a.Y, d.scratchCopy(a.Y, func(y []float32) {
+			for i := range y {
+				y[i] = 0
+				for j := range k {
+					y[i] += float32(x[i/n*k+j] * w[i%n*k+j])
+				}
+			}
+		}))
+	}}},
+	{"rows added in reverse", "ScatterAdd/in ascending order", defective{scatter: func(d *defective, a engine.ScatterAddArgs) {
+		for t := a.Src.Rows - 1; t >= 0; t-- {
+			b := a
+			b.Src, b.IDs = a.Src.RowRange(t, t+1), a.IDs.ColRange(t, t+1)
+			d.Backend.ScatterAdd(b)
+		}
+	}}},
 	{"refresh forgotten", "Linear/refreshed weight", defective{refresh: func(*defective, engine.Weight) {}}},
 	{"accumulate ignored", "LinearBackwardInput/accumulate", defective{backwardInput: func(d *defective, a engine.LinearBackwardInputArgs) {
 		a.Accumulate = false

@@ -1,0 +1,640 @@
+package gapg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/updraft-ml/updraft/gapg/cloud"
+	"github.com/updraft-ml/updraft/model"
+	"github.com/updraft-ml/updraft/model/tokenizer"
+)
+
+// Config holds the settings of a training, under TRL's names and defaults
+// where it has them. The zero value of a field means its default.
+type Config struct {
+	Algorithm Algorithm // default GAPG{}
+	Reward    Reward    // default PaperWeights()
+	Budget    Budget    // share of prompts for the cloud; the zero value allows none
+
+	NumGenerations int // G, responses per prompt: 8, at least 2
+	PromptsPerStep int // 32
+	NumIterations  int // updates per batch: 1
+	MaxSteps       int // 100
+
+	MaxCompletionLength int     // tokens: 512
+	Temperature         float64 // 1.0
+	TopP                float64 // 1.0
+	TopK                int     // off
+	MinP                float64 // off
+
+	LearningRate float64 // 1e-6
+	LRScheduler  string  // constant, linear or cosine: constant
+	WarmupSteps  int
+	AdamBeta1    float64 // 0.9
+	AdamBeta2    float64 // 0.999
+	AdamEpsilon  float64 // 1e-8
+	WeightDecay  float64
+	MaxGradNorm  float64 // 1.0; negative: no clipping
+
+	Loss       AlgConfig
+	QueryCloud string // "help" (default) or "all-fail"
+	MaxRefill  int    // for algorithms that refill: at most this many extra batches, 3
+	Seed       uint64 // 42
+}
+
+func (c *Config) setDefaults() {
+	def(&c.NumGenerations, 8)
+	def(&c.PromptsPerStep, 32)
+	def(&c.NumIterations, 1)
+	def(&c.MaxSteps, 100)
+	def(&c.MaxCompletionLength, 512)
+	def(&c.Temperature, 1)
+	def(&c.TopP, 1)
+	def(&c.LearningRate, 1e-6)
+	def(&c.LRScheduler, "constant")
+	def(&c.AdamBeta1, 0.9)
+	def(&c.AdamBeta2, 0.999)
+	def(&c.AdamEpsilon, 1e-8)
+	def(&c.MaxGradNorm, 1)
+	def(&c.Loss.Epsilon, 0.2)
+	def(&c.Loss.KLEstimator, "k3")
+	def(&c.QueryCloud, "help")
+	def(&c.MaxRefill, 3)
+	def(&c.Seed, 42)
+	if c.Algorithm == nil {
+		c.Algorithm = GAPG{}
+	}
+	if c.Reward == nil {
+		c.Reward = PaperWeights()
+	}
+	c.Loss.MaxTokens = c.MaxCompletionLength
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Check returns an error that names the setting and the fix.
+func (c *Config) Check() error {
+	if r, ok := c.Reward.(interface{ Check() error }); ok {
+		if err := r.Check(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.NumGenerations < 2:
+		return fmt.Errorf("num-generations %d: the group's mean needs at least 2 responses per prompt", c.NumGenerations)
+	case c.PromptsPerStep < 1:
+		return fmt.Errorf("prompts per step %d: must be at least 1", c.PromptsPerStep)
+	case c.NumIterations < 1:
+		return fmt.Errorf("num-iterations %d: must be at least 1", c.NumIterations)
+	case c.MaxCompletionLength < 1:
+		return fmt.Errorf("max-completion-length %d: must be at least 1", c.MaxCompletionLength)
+	case !(c.Temperature > 0):
+		return fmt.Errorf("temperature %g: training samples, so it must be above 0", c.Temperature)
+	case !(c.LearningRate > 0):
+		return fmt.Errorf("learning-rate %g: must be above 0", c.LearningRate)
+	case c.QueryCloud != "help" && c.QueryCloud != "all-fail":
+		return fmt.Errorf("query-cloud %q: must be help or all-fail", c.QueryCloud)
+	case c.LRScheduler != "constant" && c.LRScheduler != "linear" && c.LRScheduler != "cosine":
+		return fmt.Errorf("lr-scheduler-type %q: must be constant, linear or cosine", c.LRScheduler)
+	case c.Loss.KLEstimator != "k1" && c.Loss.KLEstimator != "k2" && c.Loss.KLEstimator != "k3":
+		return fmt.Errorf("kl-estimator %q: must be k1, k2 or k3", c.Loss.KLEstimator)
+	}
+	return nil
+}
+
+// Desk asks the cloud for many answers at once; *cloud.Ledger is one. A
+// question is asked at most once ever, and every outcome is recorded before it
+// is returned.
+type Desk interface {
+	AnswerAll(ctx context.Context, step int, questions []cloud.Question) ([]cloud.Result, error)
+}
+
+// Setup is what a Trainer works on. The model must be trainable and is
+// changed; Reference, needed where Config.Loss.Beta is not zero, is not.
+type Setup struct {
+	Model     *model.Model
+	Reference *model.Model
+	Tokenizer *tokenizer.Tokenizer
+	Task      Task
+	Prompts   []Prompt
+	Cloud     Desk // may be nil where the budget is 0: then nobody can be asked
+	// EndToken ends a response; its id is the last token of a complete rollout.
+	EndToken int32
+	MaxBatch int          // rows of a decode step; 0: PromptsPerStep·NumGenerations
+	Logger   *slog.Logger // nil: silent
+}
+
+// Trainer post-trains a model. It is not safe for concurrent use, but several
+// trainers with models on different backends may run in one process.
+type Trainer struct {
+	cfg     Config
+	s       Setup
+	log     *slog.Logger
+	prompts [][]int32 // tokens of s.Prompts
+	rollout *model.Scheduler
+	state   State
+}
+
+// State is all that a step depends on beside the weights, the optimizer and
+// the recorded cloud answers.
+type State struct {
+	Step    int // updates or skipped steps made so far
+	Cursor  int // prompts drawn so far, over all epochs
+	Tokens  int64
+	Calls   int // prompts sent to the cloud for the first time by this run
+	CostUSD float64
+}
+
+// ErrNonFinite says that a step's loss or gradient was not a finite number;
+// the weights are as they were before the step.
+var ErrNonFinite = errors.New("loss or gradient is not finite")
+
+// NewTrainer checks the configuration, encodes the prompts and plans the
+// memory of rollouts.
+func NewTrainer(c Config, s Setup) (*Trainer, error) {
+	c.setDefaults()
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	t := &Trainer{cfg: c, s: s, log: s.Logger}
+	if t.log == nil {
+		t.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	switch {
+	case len(s.Prompts) == 0:
+		return nil, errors.New("training data: no prompts; give a data set with at least one")
+	case c.Loss.Beta != 0 && s.Reference == nil:
+		return nil, fmt.Errorf("beta %g: a KL penalty needs a reference model", c.Loss.Beta)
+	case s.Cloud == nil && c.Budget.Num != 0:
+		return nil, fmt.Errorf("cloud budget %s: no cloud to ask; set a cloud or a budget of 0", c.Budget)
+	}
+	var err error
+	if t.prompts, err = EncodePrompts(s.Tokenizer, s.Prompts, s.Model.Config().MaxPositionEmbeddings, c.MaxCompletionLength); err != nil {
+		return nil, err
+	}
+	batch := s.MaxBatch
+	if batch == 0 {
+		batch = c.PromptsPerStep * c.NumGenerations
+	}
+	longest := 0
+	for _, p := range t.prompts {
+		longest = max(longest, len(p))
+	}
+	t.rollout, err = model.NewScheduler(s.Model, model.SchedulerOptions{MaxBatch: batch, MaxTokens: longest + c.MaxCompletionLength})
+	return t, err
+}
+
+// EncodePrompt turns a prompt's text into tokens, after the begin token where
+// the tokenizer has one.
+func EncodePrompt(tok *tokenizer.Tokenizer, text string) ([]int32, error) {
+	ids, err := tok.Encode(text)
+	if bos := tok.Special().BOS; err == nil && bos >= 0 {
+		ids = append([]int32{bos}, ids...)
+	}
+	return ids, err
+}
+
+// EncodePrompts turns prompts into tokens and checks that each leaves room for
+// a completion in the model's context.
+func EncodePrompts(tok *tokenizer.Tokenizer, prompts []Prompt, context, completion int) ([][]int32, error) {
+	out := make([][]int32, len(prompts))
+	for i, p := range prompts {
+		ids, err := EncodePrompt(tok, p.Text)
+		if err != nil {
+			return nil, fmt.Errorf("prompt %d (%s): %w", i+1, p.ID, err)
+		}
+		if len(ids) == 0 {
+			return nil, fmt.Errorf("prompt %d (%s): empty", i+1, p.ID)
+		}
+		if len(ids)+completion > context {
+			return nil, fmt.Errorf("prompt %d (%s): %d tokens and %d for the completion exceed the model's context of %d; lower max-completion-length or drop the prompt",
+				i+1, p.ID, len(ids), completion, context)
+		}
+		out[i] = ids
+	}
+	return out, nil
+}
+
+// Close frees the memory of rollouts. The model stays the caller's.
+func (t *Trainer) Close() error { return t.rollout.Close() }
+
+// Config returns the settings with their defaults filled in.
+func (t *Trainer) Config() Config { return t.cfg }
+
+// State returns the trainer's place in the run.
+func (t *Trainer) State() State { return t.state }
+
+// Step makes one update: sample, judge, ask, score, choose, weigh, update. A
+// step with nothing to learn from is skipped and says so. When ctx ends before
+// the update, nothing has changed but the cloud's recorded answers.
+func (t *Trainer) Step(ctx context.Context) (*StepStats, error) {
+	start := time.Now()
+	st := &StepStats{Step: t.state.Step + 1}
+	next := t.state
+	next.Step++
+
+	batch := &Batch{Step: next.Step, Seed: t.cfg.Seed, Rho: t.cfg.Budget.Rho(), Budget: t.cfg.Budget, Config: t.cfg.Loss}
+	groups, err := t.sample(ctx, &next, st)
+	if err != nil {
+		return nil, err
+	}
+	batch.Groups = groups
+	st.observe(t.cfg.Algorithm, batch)
+	sel := t.cfg.Algorithm.Select(batch)
+	for n := 0; t.wantsMore(batch, sel) && n < t.cfg.MaxRefill; n++ {
+		more, err := t.sample(ctx, &next, st)
+		if err != nil {
+			return nil, err
+		}
+		batch.Groups = append(batch.Groups, more...)
+		sel = t.cfg.Algorithm.Select(batch)
+	}
+	if len(sel.Keep) > t.cfg.PromptsPerStep {
+		sel.Keep = sel.Keep[:t.cfg.PromptsPerStep]
+	}
+	st.summarise(batch, sel)
+
+	for batch.Iteration = range t.cfg.NumIterations {
+		if err := t.update(ctx, batch, sel.Keep, st); err != nil {
+			return nil, fmt.Errorf("step %d: %w", next.Step, err)
+		}
+	}
+	st.NumTokens = next.Tokens
+	st.CloudCallsTotal, st.CloudCostUSD = next.Calls, next.CostUSD
+	st.StepTime = time.Since(start)
+	t.state = next
+	return st, nil
+}
+
+func (t *Trainer) wantsMore(b *Batch, sel Selection) bool {
+	r, ok := t.cfg.Algorithm.(interface{ Refill() bool })
+	return ok && r.Refill() && len(sel.Keep) < min(t.cfg.PromptsPerStep, len(b.Groups))
+}
+
+// sample draws the next prompts and returns their groups with rewards; groups
+// that could not be resolved are counted in st and left out.
+func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats) ([]*Group, error) {
+	groups := make([]*Group, t.cfg.PromptsPerStep)
+	for i := range groups {
+		idx := drawPrompt(t.cfg.Seed, next.Cursor, len(t.prompts))
+		groups[i] = &Group{Prompt: t.s.Prompts[idx], Index: idx, PromptTokens: t.prompts[idx]}
+		next.Cursor++
+	}
+	phase := time.Now()
+	if err := t.generate(ctx, groups, next, st); err != nil {
+		return nil, err
+	}
+	st.RolloutTime += time.Since(phase)
+
+	phase = time.Now()
+	if err := judgeAll(ctx, t.s.Task, groups); err != nil {
+		return nil, err
+	}
+	if err := t.askCloud(ctx, groups, next); err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		scoreGroup(ctx, t.cfg.Reward, g)
+	}
+	st.CloudTime += time.Since(phase)
+
+	resolved := groups[:0]
+	for _, g := range groups {
+		if g.Unresolved != "" {
+			st.Unresolved++
+			t.log.Warn("group left the batch", "step", st.Step, "prompt", g.Prompt.ID, "reason", g.Unresolved)
+			continue
+		}
+		resolved = append(resolved, g)
+	}
+	return resolved, ctx.Err()
+}
+
+// drawPrompt returns the prompt at a place of the endless sequence of seeded
+// shuffles of the data: a pure function, so that a resumed run needs no
+// iterator state.
+func drawPrompt(seed uint64, cursor, n int) int {
+	epoch, at := cursor/n, cursor%n
+	return int(permute(uint64(at), uint64(n), seed, uint64(epoch)))
+}
+
+// permute maps i to its place in a pseudorandom permutation of [0, n) by a
+// four-round Feistel network over the next power of four, walked until it
+// falls inside (Black and Rogaway 2002).
+func permute(i, n, seed, epoch uint64) uint64 {
+	half := uint(1)
+	for uint64(1)<<(2*half) < n {
+		half++
+	}
+	mask := uint64(1)<<half - 1
+	for {
+		l, r := i>>half, i&mask
+		for round := range uint64(4) {
+			l, r = r, l^(mix(r^mix(seed^mix(epoch*4+round)))&mask)
+		}
+		if i = l<<half | r; i < n {
+			return i
+		}
+	}
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// generate samples G responses to every group's prompt.
+func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st *StepStats) error {
+	handles := make([]*model.Handle, len(groups))
+	for i, g := range groups {
+		h, err := t.rollout.Submit(model.Request{
+			Prompt: g.PromptTokens, N: t.cfg.NumGenerations, MaxNewTokens: t.cfg.MaxCompletionLength,
+			Sampling: model.Sampling{Temperature: float32(t.cfg.Temperature), TopK: t.cfg.TopK, TopP: float32(t.cfg.TopP), MinP: float32(t.cfg.MinP)},
+			Seed:     t.cfg.Seed, Step: next.Step, PromptIndex: next.Cursor - len(groups) + i,
+			StopTokens: []int32{t.s.EndToken},
+		})
+		if err != nil {
+			return err
+		}
+		handles[i] = h
+	}
+	if err := t.rollout.Run(ctx); err != nil {
+		return err
+	}
+	for i, h := range handles {
+		g := groups[i]
+		for _, c := range h.Completions() {
+			text, finish := decode(t.s.Tokenizer, c, t.s.EndToken)
+			g.Rollouts = append(g.Rollouts, Rollout{
+				Tokens: c.Tokens, Text: text, Finish: finish,
+				OldLogprobs: c.LogProbs, Logprobs: c.LogProbs, SamplingLogprobs: c.SamplingLogProbs, Entropies: c.Entropies,
+			})
+			next.Tokens += int64(len(c.Tokens))
+			st.RolloutTokens += len(c.Tokens)
+		}
+	}
+	return nil
+}
+
+// askCloud asks for the answers that this batch wants, each at most once ever.
+func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State) error {
+	var wanting []*Group
+	var questions []cloud.Question
+	for _, g := range groups {
+		if g.Unresolved != "" {
+			continue
+		}
+		if g.Helps() > 0 || t.cfg.QueryCloud == "all-fail" && g.DeviceCorrect() == 0 {
+			wanting = append(wanting, g)
+			questions = append(questions, question(g.Prompt))
+		}
+	}
+	if len(wanting) == 0 || t.s.Cloud == nil {
+		return nil
+	}
+	outcomes, err := t.s.Cloud.AnswerAll(ctx, next.Step, questions)
+	if err != nil {
+		return err
+	}
+	for i, o := range outcomes {
+		g := wanting[i]
+		if !o.Cached {
+			next.Calls++
+			next.CostUSD += o.Answer.CostUSD
+		}
+		if o.Err != nil {
+			g.Unresolved = fmt.Sprintf("cloud: %v", o.Err)
+			continue
+		}
+		correct, err := t.s.Task.JudgeCloud(ctx, g.Prompt, o.Answer.Text)
+		if err != nil {
+			g.Unresolved = fmt.Sprintf("verifier of the cloud's answer: %v", err)
+			continue
+		}
+		g.Cloud = CloudOutcome{Asked: true, Answer: o.Answer, Correct: correct, Cached: o.Cached}
+	}
+	return nil
+}
+
+// question is what the cloud is asked about p.
+func question(p Prompt) cloud.Question {
+	text := p.CloudText
+	if text == "" {
+		text = p.Text
+	}
+	return cloud.Question{ID: p.ID, Text: text, Gold: p.Gold}
+}
+
+// scoreGroup fills in the rewards of a resolved group.
+func scoreGroup(ctx context.Context, reward Reward, g *Group) {
+	for i := range g.Rollouts {
+		if g.Unresolved != "" {
+			return
+		}
+		parts, err := reward.Reward(ctx, g, i)
+		if err != nil {
+			g.Unresolved = fmt.Sprintf("reward: %v", err)
+			return
+		}
+		g.Rollouts[i].Parts, g.Rollouts[i].Reward = parts, parts.Sum()
+	}
+}
+
+// update makes one optimizer step on the kept groups.
+func (t *Trainer) update(ctx context.Context, b *Batch, keep []int, st *StepStats) error {
+	first := b.Iteration == 0
+	if err := t.logprobs(ctx, b, keep, st); err != nil {
+		return err
+	}
+	st.penalty(b, keep)
+	// Groups whose weights are all zero (equal rewards) add nothing to the
+	// gradient, so nothing is computed for them.
+	batch, rollouts, weights := pack(b, keep, t.cfg.Algorithm.Weights(b, keep))
+	if len(rollouts) == 0 {
+		st.Skipped = first
+		return nil
+	}
+	batch.Scale = float32(1 / t.cfg.Temperature)
+	parts, err := batch.Split(t.s.Model.Options().MaxRows)
+	if err != nil {
+		return err
+	}
+	t.s.Model.ZeroGrad()
+	loss := 0.0
+	for _, p := range parts {
+		phase := time.Now()
+		out, err := t.s.Model.Forward(ctx, &p.Batch)
+		if err != nil {
+			return err
+		}
+		st.ForwardTime += time.Since(phase)
+		if first && t.cfg.Temperature == 1 {
+			spread(out.LogProbs, rollouts, p.From, st.compareRun)
+		}
+		slope := make([]float32, p.To-p.From)
+		for i, w := range weights[p.From:p.To] {
+			slope[i] = -w // the optimizer descends
+			loss -= float64(w) * float64(out.LogProbs[i])
+		}
+		phase = time.Now()
+		if err := t.s.Model.Backward(ctx, slope, nil); err != nil {
+			return err
+		}
+		st.BackwardTime += time.Since(phase)
+		st.TrainTokens += len(slope)
+	}
+
+	phase := time.Now()
+	norm, err := t.s.Model.GradNorm(ctx)
+	if err != nil {
+		return err
+	}
+	if math.IsNaN(loss) || math.IsInf(loss, 0) || math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return fmt.Errorf("%w (loss %g, gradient norm %g): the step is rejected and the weights are unchanged; lower the learning rate or look at the data", ErrNonFinite, loss, norm)
+	}
+	scale := 1.0
+	if t.cfg.MaxGradNorm > 0 && norm > t.cfg.MaxGradNorm {
+		scale = t.cfg.MaxGradNorm / norm
+	}
+	st.Loss, st.GradNorm, st.LearningRate = loss, norm, t.cfg.learningRate(b.Step)
+	t.s.Model.AdamWStep(model.AdamW{
+		LR: float32(st.LearningRate), Beta1: float32(t.cfg.AdamBeta1), Beta2: float32(t.cfg.AdamBeta2),
+		Eps: float32(t.cfg.AdamEpsilon), WeightDecay: float32(t.cfg.WeightDecay), GradScale: float32(scale),
+	})
+	if err := t.s.Model.Backend().Sync(); err != nil {
+		return err
+	}
+	st.OptimizerTime += time.Since(phase)
+	return nil
+}
+
+// logprobs brings Logprobs and RefLogprobs of the kept groups up to date. In a
+// batch's first update the policy is the one that sampled, so that its
+// log-probs are known (contract 3 of package engine, which update checks);
+// later, and where a temperature scales the head, a pass of its own finds them.
+func (t *Trainer) logprobs(ctx context.Context, b *Batch, keep []int, st *StepStats) error {
+	first := b.Iteration == 0
+	scale := float32(1 / t.cfg.Temperature)
+	if first && t.cfg.Loss.Beta != 0 {
+		err := forwardAll(ctx, t.s.Reference, b, keep, scale, func(r *Rollout, at int, v []float32) {
+			if at == 0 {
+				r.RefLogprobs = make([]float32, len(r.Tokens))
+			}
+			copy(r.RefLogprobs[at:], v)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if first && scale == 1 {
+		return nil
+	}
+	if first {
+		if err := forwardAll(ctx, t.s.Model, b, keep, 1, st.compareRun); err != nil {
+			return err
+		}
+	}
+	return forwardAll(ctx, t.s.Model, b, keep, scale, func(r *Rollout, at int, v []float32) {
+		if at == 0 {
+			r.Logprobs = make([]float32, len(r.Tokens))
+		}
+		copy(r.Logprobs[at:], v)
+		if first {
+			r.OldLogprobs = r.Logprobs
+		}
+	})
+}
+
+// forwardAll runs m over the kept groups and hands each rollout its log-probs,
+// in runs that begin at token at.
+func forwardAll(ctx context.Context, m *model.Model, b *Batch, keep []int, scale float32, each func(r *Rollout, at int, v []float32)) error {
+	batch, rollouts, _ := pack(b, keep, nil)
+	batch.Scale = scale
+	parts, err := batch.Split(m.Options().MaxRows)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		out, err := m.Forward(ctx, &p.Batch)
+		if err != nil {
+			return err
+		}
+		spread(out.LogProbs, rollouts, p.From, each)
+	}
+	return nil
+}
+
+// pack lays groups out for the model, with their rollouts and weights in its
+// flat order. With weights, groups whose weights are all zero are left out.
+func pack(b *Batch, keep []int, weights [][][]float32) (*model.Batch, []*Rollout, []float32) {
+	batch, rollouts, flat := &model.Batch{}, []*Rollout(nil), []float32(nil)
+	for i, k := range keep {
+		if weights != nil && allZero(weights[i]) {
+			continue
+		}
+		g := model.Group{Prompt: b.Groups[k].PromptTokens}
+		for j := range b.Groups[k].Rollouts {
+			r := &b.Groups[k].Rollouts[j]
+			g.Responses = append(g.Responses, r.Tokens)
+			rollouts = append(rollouts, r)
+			if weights != nil {
+				flat = append(flat, weights[i][j]...)
+			}
+		}
+		batch.Groups = append(batch.Groups, g)
+	}
+	return batch, rollouts, flat
+}
+
+func allZero(w [][]float32) bool {
+	for _, r := range w {
+		for _, x := range r {
+			if x != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// spread hands each rollout its run of flat, which starts at token from of the
+// whole batch; at is the place in the rollout where the run begins.
+func spread(flat []float32, rollouts []*Rollout, from int, each func(r *Rollout, at int, v []float32)) {
+	pos := 0
+	for _, r := range rollouts {
+		lo, hi := max(pos, from), min(pos+len(r.Tokens), from+len(flat))
+		if lo < hi {
+			each(r, lo-pos, flat[lo-from:hi-from])
+		}
+		pos += len(r.Tokens)
+	}
+}
+
+// learningRate returns the rate of a step, counted from 1: a linear warm-up,
+// then constant, or falling to zero at MaxSteps.
+func (c *Config) learningRate(step int) float64 {
+	if step <= c.WarmupSteps {
+		return c.LearningRate * float64(step) / float64(c.WarmupSteps+1)
+	}
+	left := 1 - float64(step-1-c.WarmupSteps)/float64(max(1, c.MaxSteps-c.WarmupSteps))
+	switch c.LRScheduler {
+	case "linear":
+		return c.LearningRate * max(0, left)
+	case "cosine":
+		return c.LearningRate * 0.5 * (1 + math.Cos(math.Pi*(1-max(0, left))))
+	}
+	return c.LearningRate
+}

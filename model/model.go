@@ -1,0 +1,446 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/updraft-ml/updraft/engine"
+)
+
+// Options says what a model is for, and thereby what memory it takes.
+type Options struct {
+	// Trainable allocates gradients, Adam's moments and the activations that
+	// Backward needs.
+	Trainable bool
+	// MaxRows is the number of packed rows of the largest Forward or Hidden.
+	// 0: the model only generates.
+	MaxRows int
+	// MaxContext is the longest sequence, in tokens. 0: the configuration's
+	// max_position_embeddings.
+	MaxContext int
+	// Recompute keeps fewer activations for Backward, which computes norms and
+	// SwiGLU once more. Results are the same to the bit.
+	Recompute bool
+}
+
+// Model is a decoder's parameters on one device, with gradients and optimizer
+// state where it is trainable. It is not safe for concurrent use, and neither
+// is its backend.
+type Model struct {
+	be     engine.Backend
+	cfg    Config
+	opts   Options
+	layout *layout
+
+	weights, grads, moment1, moment2 engine.Buffer // layout.total F32 each; all but weights nil unless trainable
+
+	embed  engine.Tensor // [V, C]
+	head   engine.Weight // [V, C]
+	norm   engine.Tensor // [C]
+	layers []layer
+
+	cos, sin engine.Tensor // [context, D/2]
+	rope     engine.Buffer
+	scalar   engine.Buffer // gradient norm
+
+	work   *workspace // Forward, Backward, Hidden; nil where MaxRows is 0
+	live   *packed    // the batch whose activations work holds, until Backward
+	packed packed
+
+	steps  int // AdamW steps taken
+	closed bool
+}
+
+// layer is one decoder layer's parameters.
+type layer struct {
+	qkv, o, gateUp, down engine.Weight
+	norm1, norm2         engine.Tensor // [C]
+	bias                 engine.Tensor // [(H+2KV)*D]; absent without QKV biases
+	qNorm, kNorm         engine.Tensor // [D]; absent without QK-norm
+}
+
+// New returns a model with random weights: normal with the configuration's
+// initializer_range (0.02 where absent), the projections that write to the
+// residual stream scaled by 1/√(2L), norms 1 and biases 0. The same seed gives
+// the same weights.
+func New(be engine.Backend, cfg Config, seed uint64, o Options) (*Model, error) {
+	m, err := allocate(be, cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	be.UploadF32(engine.Vector(m.weights, 0, m.layout.total), initialWeights(&m.cfg, m.layout, seed))
+	if err := m.prepare(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// allocate makes a model whose weights are zero and not yet prepared.
+func allocate(be engine.Backend, cfg Config, o Options) (*Model, error) {
+	cfg.setDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	if o.MaxContext == 0 {
+		o.MaxContext = cfg.MaxPositionEmbeddings
+	}
+	if o.MaxContext < 1 || o.MaxContext > cfg.MaxPositionEmbeddings {
+		return nil, fmt.Errorf("model: context of %d tokens: the model has positions for 1 to %d (max_position_embeddings)", o.MaxContext, cfg.MaxPositionEmbeddings)
+	}
+	if o.MaxRows < 0 {
+		return nil, fmt.Errorf("model: MaxRows is %d: must not be negative", o.MaxRows)
+	}
+	m := &Model{be: be, cfg: cfg, opts: o, layout: newLayout(&cfg)}
+	if err := m.allocBuffers(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	m.bind()
+	return m, nil
+}
+
+func (m *Model) allocBuffers() error {
+	n := m.layout.total
+	alloc := func(dst *engine.Buffer, n int, what string) error {
+		b, err := m.be.Alloc(engine.F32, n)
+		if err != nil {
+			return fmt.Errorf("model: %s: %w", what, err)
+		}
+		*dst = b
+		return nil
+	}
+	if err := alloc(&m.weights, n, "weights"); err != nil {
+		return err
+	}
+	if m.opts.Trainable {
+		if err := alloc(&m.grads, n, "gradients"); err != nil {
+			return err
+		}
+		if err := alloc(&m.moment1, n, "optimizer state"); err != nil {
+			return err
+		}
+		if err := alloc(&m.moment2, n, "optimizer state"); err != nil {
+			return err
+		}
+		if err := alloc(&m.scalar, 1, "gradient norm"); err != nil {
+			return err
+		}
+	}
+	half := m.cfg.HeadDim / 2
+	if err := alloc(&m.rope, 2*m.opts.MaxContext*half, "rotary tables"); err != nil {
+		return err
+	}
+	m.cos = engine.Matrix(m.rope, 0, m.opts.MaxContext, half)
+	m.sin = engine.Matrix(m.rope, m.opts.MaxContext*half, m.opts.MaxContext, half)
+	cos, sin := rotaryTables(&m.cfg, m.opts.MaxContext)
+	m.be.UploadF32(m.cos, cos)
+	m.be.UploadF32(m.sin, sin)
+
+	if m.opts.MaxRows > 0 {
+		w, err := newWorkspace(m.be, &m.cfg, workspaceShape{
+			rows: m.opts.MaxRows, keep: m.opts.Trainable, recompute: m.opts.Recompute,
+		})
+		if err != nil {
+			return err
+		}
+		m.work = w
+	}
+	return nil
+}
+
+// bind points the named views into the flat weights.
+func (m *Model) bind() {
+	c := &m.cfg
+	q, kv := c.NumAttentionHeads*c.HeadDim, c.NumKeyValueHeads*c.HeadDim
+	mat := func(off, rows, cols int) engine.Weight {
+		return engine.Weight{Tensor: engine.Matrix(m.weights, off, rows, cols)}
+	}
+	vec := func(off, n int) engine.Tensor {
+		if off < 0 {
+			return engine.Tensor{}
+		}
+		return engine.Vector(m.weights, off, n)
+	}
+	m.head = mat(m.layout.head, c.VocabSize, c.HiddenSize)
+	m.embed = engine.Matrix(m.weights, m.layout.embed, c.VocabSize, c.HiddenSize)
+	m.norm = vec(m.layout.norm, c.HiddenSize)
+	for _, y := range m.layout.layers {
+		m.layers = append(m.layers, layer{
+			qkv:    mat(y.qkv, q+2*kv, c.HiddenSize),
+			o:      mat(y.o, c.HiddenSize, q),
+			gateUp: mat(y.gateUp, 2*c.IntermediateSize, c.HiddenSize),
+			down:   mat(y.down, c.HiddenSize, c.IntermediateSize),
+			norm1:  vec(y.norm1, c.HiddenSize),
+			norm2:  vec(y.norm2, c.HiddenSize),
+			bias:   vec(y.bias, q+2*kv),
+			qNorm:  vec(y.qNorm, c.HeadDim),
+			kNorm:  vec(y.kNorm, c.HeadDim),
+		})
+	}
+}
+
+// products calls f with every matrix that a linear map multiplies by.
+func (m *Model) products(f func(w *engine.Weight)) {
+	for i := range m.layers {
+		y := &m.layers[i]
+		f(&y.qkv)
+		f(&y.o)
+		f(&y.gateUp)
+		f(&y.down)
+	}
+	f(&m.head)
+}
+
+// prepare has the backend lay the weights out as it likes them.
+func (m *Model) prepare() error {
+	var err error
+	m.products(func(w *engine.Weight) {
+		if err == nil {
+			err = m.be.PrepareWeight(w)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("model: prepared weights: %w", err)
+	}
+	return m.be.Sync()
+}
+
+// RefreshWeights brings the backend's copies up to date after the weights
+// changed by WriteParam. AdamWStep, Load and CopyWeights do it themselves.
+func (m *Model) RefreshWeights() {
+	m.products(func(w *engine.Weight) { m.be.RefreshWeight(*w) })
+}
+
+// Config returns the model's configuration.
+func (m *Model) Config() Config { return m.cfg }
+
+// Options returns the options that the model was made with, MaxContext filled
+// in.
+func (m *Model) Options() Options { return m.opts }
+
+// Backend returns the device that the model lives on.
+func (m *Model) Backend() engine.Backend { return m.be }
+
+// Params lists the parameters in the order of the flat vectors.
+func (m *Model) Params() []Param { return append([]Param(nil), m.layout.params...) }
+
+// StepCount returns the number of AdamW steps taken, which survives
+// SaveOptimizer and LoadOptimizer.
+func (m *Model) StepCount() int { return m.steps }
+
+// Role is a kind of per-parameter state.
+type Role uint8
+
+// The roles. All but Weights exist in trainable models only.
+const (
+	Weights Role = iota
+	Gradients
+	Moment1
+	Moment2
+)
+
+func (m *Model) role(r Role) (engine.Buffer, error) {
+	b := [...]engine.Buffer{m.weights, m.grads, m.moment1, m.moment2}[r]
+	if b == nil {
+		return nil, errNotTrainable
+	}
+	return b, nil
+}
+
+var errNotTrainable = errors.New("model: not trainable: set Options.Trainable")
+
+func (m *Model) param(name string) (Param, error) {
+	for _, p := range m.layout.params {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return Param{}, fmt.Errorf("model: no parameter named %q", name)
+}
+
+// ReadParam downloads one parameter's elements in the given role.
+func (m *Model) ReadParam(ctx context.Context, r Role, name string) ([]float32, error) {
+	b, err := m.role(r)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.param(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	v := make([]float32, p.len())
+	return v, m.be.Wait(m.be.DownloadF32(v, engine.Vector(b, p.off, p.len())))
+}
+
+// WriteParam uploads one parameter's elements in the given role. After weights
+// were written, call RefreshWeights once.
+func (m *Model) WriteParam(ctx context.Context, r Role, name string, v []float32) error {
+	b, err := m.role(r)
+	if err != nil {
+		return err
+	}
+	p, err := m.param(name)
+	if err != nil {
+		return err
+	}
+	if len(v) != p.len() {
+		return fmt.Errorf("model: parameter %q has %d elements, not %d", name, p.len(), len(v))
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.be.UploadF32(engine.Vector(b, p.off, p.len()), v)
+	return nil
+}
+
+// Clone returns a model with the same weights on the same backend, made with
+// options of its own and a fresh optimizer.
+func (m *Model) Clone(ctx context.Context, o Options) (*Model, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c, err := allocate(m.be, m.cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	n := m.layout.total
+	m.be.Copy(engine.Vector(c.weights, 0, n), engine.Vector(m.weights, 0, n))
+	if err := c.prepare(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// CopyWeights overwrites m's weights with those of a model of the same shape
+// on the same backend.
+func (m *Model) CopyWeights(from *Model) error {
+	if m.be != from.be {
+		return errors.New("model: CopyWeights between two backends: save and load instead")
+	}
+	if len(m.layout.params) != len(from.layout.params) {
+		return errors.New("model: CopyWeights between different architectures")
+	}
+	for i, p := range m.layout.params {
+		if p != from.layout.params[i] {
+			return fmt.Errorf("model: CopyWeights: %s differs in shape", p.Name)
+		}
+	}
+	n := m.layout.total
+	m.be.Copy(engine.Vector(m.weights, 0, n), engine.Vector(from.weights, 0, n))
+	m.RefreshWeights()
+	return nil
+}
+
+// Close frees the model's memory. Schedulers over it must be closed first.
+func (m *Model) Close() error {
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	m.products(func(w *engine.Weight) {
+		if w.Prepared != nil {
+			m.be.Free(w.Prepared)
+			w.Prepared = nil
+		}
+	})
+	for _, b := range []engine.Buffer{m.weights, m.grads, m.moment1, m.moment2, m.rope, m.scalar} {
+		if b != nil {
+			m.be.Free(b)
+		}
+	}
+	if m.work != nil {
+		m.work.free(m.be)
+	}
+	return m.be.Sync()
+}
+
+// initialWeights draws the flat weights of a new model.
+func initialWeights(c *Config, l *layout, seed uint64) []float32 {
+	w := make([]float32, l.total)
+	residual := 1 / math.Sqrt(2*float64(c.NumHiddenLayers))
+	outputs := make(map[int]bool)
+	ones := map[int]bool{l.norm: true}
+	for _, y := range l.layers {
+		outputs[y.o], outputs[y.down] = true, true
+		ones[y.norm1], ones[y.norm2] = true, true
+		ones[y.qNorm], ones[y.kNorm] = true, true // -1 where absent: no parameter lies there
+	}
+	for _, p := range l.params {
+		v := w[p.off : p.off+p.len()]
+		switch {
+		case p.Rows > 0:
+			std := c.InitializerRange
+			if outputs[p.off] {
+				std *= residual
+			}
+			normal(v, seed, uint64(p.off), std)
+		case ones[p.off]:
+			for i := range v {
+				v[i] = 1
+			}
+		}
+	}
+	return w
+}
+
+// normal fills v with normal deviates by Box and Muller's method over Philox,
+// keyed by seed and the elements' place, so that a weight does not depend on
+// the order of drawing.
+func normal(v []float32, seed, place uint64, std float64) {
+	for i := 0; i < len(v); i += 2 {
+		at := place + uint64(i)
+		r := engine.Philox([4]uint32{uint32(at), uint32(at >> 32), 0, 0}, [2]uint32{uint32(seed), uint32(seed >> 32)})
+		u := (float64(r[0]) + 0.5) / (1 << 32)
+		a := 2 * math.Pi * (float64(r[1]) + 0.5) / (1 << 32)
+		radius := std * math.Sqrt(-2*math.Log(u))
+		v[i] = float32(radius * math.Cos(a))
+		if i+1 < len(v) {
+			v[i+1] = float32(radius * math.Sin(a))
+		}
+	}
+}
+
+// rotaryTables returns cos and sin of position·frequency, [positions, D/2]
+// each. Frequencies and angles are rounded to float32 as transformers rounds
+// them, since the checkpoints were trained with those.
+func rotaryTables(c *Config, positions int) (cos, sin []float32) {
+	half := c.HeadDim / 2
+	freq := make([]float32, half)
+	for j := range freq {
+		freq[j] = float32(scaleFrequency(c.RopeScaling, 1/math.Pow(c.RopeTheta, float64(2*j)/float64(c.HeadDim))))
+	}
+	cos, sin = make([]float32, positions*half), make([]float32, positions*half)
+	for p := range positions {
+		for j, f := range freq {
+			angle := float64(float32(p) * f)
+			cos[p*half+j] = float32(math.Cos(angle))
+			sin[p*half+j] = float32(math.Sin(angle))
+		}
+	}
+	return cos, sin
+}
+
+func scaleFrequency(r *RopeScaling, f float64) float64 {
+	switch r.kind() {
+	case "linear":
+		return f / r.Factor
+	case "llama3":
+		turns := r.OriginalMaxPositionEmbeddings * f / (2 * math.Pi) // in the original context
+		switch {
+		case turns < r.LowFreqFactor:
+			return f / r.Factor
+		case turns > r.HighFreqFactor:
+			return f
+		}
+		smooth := (turns - r.LowFreqFactor) / (r.HighFreqFactor - r.LowFreqFactor)
+		return (1-smooth)*f/r.Factor + smooth*f
+	}
+	return f
+}
