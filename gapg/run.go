@@ -139,6 +139,11 @@ func (r *Run) open(ctx context.Context, resume bool) error {
 	if err := os.MkdirAll(r.Config.Dir, 0o755); err != nil {
 		return fmt.Errorf("output directory: %w", err)
 	}
+	if resume {
+		if err := recoverCheckpoints(r.Config.Dir); err != nil {
+			return err
+		}
+	}
 	steps, err := checkpoints(r.Config.Dir)
 	if err != nil {
 		return err
@@ -369,6 +374,23 @@ func checkpoints(dir string) ([]int, error) {
 	}
 	slices.Sort(steps)
 	return steps, nil
+}
+
+// recoverCheckpoints puts right what a kill inside a save left in dir.
+func recoverCheckpoints(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if n, ok := strings.CutPrefix(e.Name(), ".checkpoint-"); ok {
+			step, _, _ := strings.Cut(n, ".")
+			if err := checkpoint.RecoverDir(filepath.Join(dir, "checkpoint-"+step)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // NewestCheckpoint returns the directory of the last checkpoint in a run

@@ -219,3 +219,5 @@ func sameBits(a, b map[string][]float32) bool {
 func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 var errNoScorer = errors.New("no scorer")
+
+func nan() float64 { return math.NaN() }
