@@ -1,0 +1,75 @@
+package cuda
+
+import "unsafe"
+
+// Handles of the driver. A device pointer is an address in the device's space.
+type (
+	devicePtr = uint64
+	handle    = uintptr
+)
+
+// api is the part of the driver that this package uses, one method per driver
+// function; methods with a first parameter ctx make that context current on the
+// calling thread in the same step. libcuda (linux with cgo) implements it; what
+// stands above is the same on every platform.
+type api interface {
+	cuInit() Code
+	cuGetErrorName(Code) string
+	cuGetErrorString(Code) string
+	cuDriverGetVersion() (int, Code)
+	cuDeviceGetCount() (int, Code)
+	cuDeviceGet(ordinal int) (int32, Code)
+	cuDeviceGetName(dev int32) (string, Code)
+	cuDeviceGetAttribute(attr int, dev int32) (int, Code)
+	cuDeviceTotalMem(dev int32) (uint64, Code)
+	cuDevicePrimaryCtxRetain(dev int32) (handle, Code)
+	cuDevicePrimaryCtxRelease(dev int32) Code
+
+	cuCtxSynchronize(ctx handle) Code
+	cuMemGetInfo(ctx handle) (free, total uint64, code Code)
+	cuMemAlloc(ctx handle, n uint64) (devicePtr, Code)
+	cuMemFree(ctx handle, p devicePtr) Code
+	cuMemHostAlloc(ctx handle, n uint64) (unsafe.Pointer, Code)
+	cuMemFreeHost(ctx handle, p unsafe.Pointer) Code
+
+	// The copies with wait end when the copy has, so src and dst may be Go memory.
+	cuMemcpyHtoDAsync(ctx handle, dst devicePtr, src unsafe.Pointer, n uint64, stream handle, wait bool) Code
+	cuMemcpyDtoHAsync(ctx handle, dst unsafe.Pointer, src devicePtr, n uint64, stream handle, wait bool) Code
+	cuMemcpyDtoDAsync(ctx handle, dst, src devicePtr, n uint64, stream handle) Code
+	cuMemsetD8Async(ctx handle, dst devicePtr, value byte, n uint64, stream handle) Code
+
+	cuStreamCreate(ctx handle) (handle, Code)
+	cuStreamDestroy(ctx, stream handle) Code
+	cuStreamSynchronize(ctx, stream handle) Code
+	cuStreamWaitEvent(ctx, stream, event handle) Code
+	cuEventCreate(ctx handle) (handle, Code)
+	cuEventDestroy(ctx, event handle) Code
+	cuEventRecord(ctx, event, stream handle) Code
+	cuEventQuery(ctx, event handle) Code
+	cuEventSynchronize(ctx, event handle) Code
+	cuEventElapsedTime(ctx, start, end handle) (milliseconds float32, code Code)
+
+	cuModuleLoadDataEx(ctx handle, image []byte) (mod handle, errorLog string, code Code)
+	cuModuleUnload(ctx, mod handle) Code
+	cuModuleGetFunction(ctx, mod handle, name string) (handle, Code)
+	cuFuncSetAttribute(ctx, fn handle, attr, value int) Code
+	cuFuncGetAttribute(ctx handle, attr int, fn handle) (int, Code)
+	cuOccupancyMaxActiveBlocksPerMultiprocessor(ctx, fn handle, block, shared int) (int, Code)
+	cuLaunchKernel(ctx, fn handle, c LaunchConfig, stream handle, slots []uint64) Code
+}
+
+// Numbers from the driver API's reference (CUdevice_attribute,
+// CUfunction_attribute).
+const (
+	attrMaxSharedPerBlockOptin = 97
+	attrMultiprocessorCount    = 16
+	attrClockRate              = 13
+	attrL2CacheSize            = 38
+	attrMajor                  = 75
+	attrMinor                  = 76
+
+	funcAttrStaticShared = 1
+	funcAttrLocal        = 3
+	funcAttrRegisters    = 4
+	funcAttrMaxDynShared = 8
+)
