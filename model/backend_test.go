@@ -9,14 +9,18 @@ import (
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/engine/cpu"
+	"github.com/updraft-ml/updraft/engine/enginetest"
 )
 
 var ctx = context.Background()
 
-// newCPU returns a CPU backend that ends with the test.
+// newCPU returns a CPU backend that ends with the test. Its memory is hidden
+// and its work deferred, so that nothing here relies on either, and buffers
+// that are never freed fail the test.
 func newCPU(t testing.TB) engine.Backend {
-	be, err := cpu.New(cpu.Options{Threads: 1})
+	c, err := cpu.New(cpu.Options{Threads: 1})
 	require.NoError(t, err)
+	be := enginetest.NewDeferred(c)
 	t.Cleanup(func() { require.NoError(t, be.Close()) })
 	return be
 }

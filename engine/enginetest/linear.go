@@ -1,0 +1,205 @@
+package enginetest
+
+import (
+	"fmt"
+
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/ref"
+	"github.com/updraft-ml/updraft/internal/testx"
+)
+
+// linearShapes: every number of rows from 0 to 40 meets odd and even depths
+// and widths around the sizes of SIMD registers and tiles; then long chains.
+func linearShapes() (shapes [][3]int) {
+	ks := []int{1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 100}
+	ns := []int{1, 5, 8, 9, 16, 23, 24, 32, 33, 48, 63, 97}
+	for t := range 41 {
+		shapes = append(shapes, [3]int{t, ks[t%len(ks)], ns[t%len(ns)]})
+	}
+	for i, k := range ks {
+		shapes = append(shapes, [3]int{1 + i%6, k, 257}, [3]int{1, k, ns[i%len(ns)]})
+	}
+	return append(shapes, [3]int{1, 1000, 7}, [3]int{3, 4097, 5}, [3]int{130, 20, 30})
+}
+
+func linearChecks() (checks []Check) {
+	for i, s := range linearShapes() {
+		t, k, n := s[0], s[1], s[2]
+		name := fmt.Sprintf("T=%d,K=%d,N=%d", t, k, n)
+		add := func(op, name string, run func(*env) error) {
+			checks = append(checks, Check{op, name, withLayout(i, run)})
+		}
+		add("Linear", "plain/"+name, func(e *env) error { return linearForward(e, t, k, n, false, false, false) })
+		switch i % 4 {
+		case 0:
+			add("Linear", "bias/"+name, func(e *env) error { return linearForward(e, t, k, n, true, false, false) })
+		case 1:
+			add("Linear", "residual/"+name, func(e *env) error { return linearForward(e, t, k, n, false, true, false) })
+		case 2:
+			add("Linear", "bias+residual/"+name, func(e *env) error { return linearForward(e, t, k, n, true, true, false) })
+		case 3:
+			add("Linear", "bias+residual in place/"+name, func(e *env) error { return linearForward(e, t, k, n, true, true, true) })
+		}
+		add("LinearBackwardInput", "overwrite/"+name, func(e *env) error { return linearBackwardInput(e, t, k, n, false) })
+		add("LinearBackwardInput", "accumulate/"+name, func(e *env) error { return linearBackwardInput(e, t, k, n, true) })
+		add("LinearBackwardWeight", "plain/"+name, func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
+	}
+	checks = append(checks,
+		Check{"Linear", "refreshed weight", refreshedWeight},
+		Check{"Linear", "views of one buffer", fusedViews},
+		Check{"LinearBackwardWeight", "adds up over calls", weightAddsUp},
+	)
+	return checks
+}
+
+func linearForward(e *env, t, k, n int, withBias, withResidual, inPlace bool) error {
+	x := e.in("X", t, k)
+	wb, w := e.weight("W", n, k)
+	a := engine.LinearArgs{X: x.Tensor, W: w}
+	var bias, residual ref.Mat
+	if withBias {
+		b := e.vec("Bias", e.normal(n, 1))
+		a.Bias, bias = b.Tensor, b.mat()
+	}
+	var y *block
+	switch {
+	case inPlace:
+		y = e.inout("Y", t, n)
+		a.Residual, residual = y.Tensor, y.mat()
+	case withResidual:
+		r := e.in("Residual", t, n)
+		a.Residual, residual = r.Tensor, r.mat()
+		fallthrough
+	default:
+		y = e.out("Y", t, n)
+	}
+	a.Y = y.Tensor
+	e.Linear(a)
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	return y.near(expectLinear(x.mat(), wb.mat(), bias, residual))
+}
+
+func linearBackwardInput(e *env, t, k, n int, accumulate bool) error {
+	dy := e.in("DY", t, n)
+	wb, w := e.weight("W", n, k)
+	dx := e.out("DX", t, k)
+	if accumulate {
+		dx = e.inout("DX", t, k)
+	}
+	e.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dx.Tensor, DY: dy.Tensor, W: w, Accumulate: accumulate})
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	want := expectLinearBackwardInput(dy.mat(), wb.mat())
+	if accumulate {
+		want = want.plus(dx.mat().V, testx.ChainC(n))
+	}
+	return dx.near(want)
+}
+
+func linearBackwardWeight(e *env, t, k, n int, withBias bool) error {
+	dy, x := e.in("DY", t, n), e.in("X", t, k)
+	dw := e.inout("DW", n, k)
+	a := engine.LinearBackwardWeightArgs{DW: dw.Tensor, DY: dy.Tensor, X: x.Tensor}
+	var db *block
+	if withBias {
+		db = e.floats("DBias", inplace, layout{off: e.layout.off}, 1, n, e.normal(n, 1))
+		a.DBias = db.Tensor
+	}
+	e.LinearBackwardWeight(a)
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	wantW, wantB := expectLinearBackwardWeight(dy.mat(), x.mat())
+	if err := dw.near(wantW.plus(dw.mat().V, testx.ChainC(t))); err != nil {
+		return err
+	}
+	if db == nil {
+		return nil
+	}
+	return db.near(wantB.plus(db.mat().V, testx.ChainC(t)))
+}
+
+// refreshedWeight: after the elements change, RefreshWeight brings the forward
+// and the backward up to date.
+func refreshedWeight(e *env) error {
+	const t, k, n = 3, 37, 29
+	x, dy := e.in("X", t, k), e.in("DY", t, n)
+	wb := e.floats("W", inplace, strided, n, k, e.normal(n*k, 1))
+	w := e.prepare(wb)
+	other := e.floats("other", input, dense, n, k, e.normal(n*k, 1))
+	y, dx := e.out("Y", t, n), e.out("DX", t, k)
+	e.Copy(wb.Tensor, other.Tensor)
+	e.RefreshWeight(w)
+	e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
+	e.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dx.Tensor, DY: dy.Tensor, W: w})
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	if err := y.near(expectLinear(x.mat(), other.mat(), ref.Mat{}, ref.Mat{})); err != nil {
+		return err
+	}
+	return dx.near(expectLinearBackwardInput(dy.mat(), other.mat()))
+}
+
+// fusedViews: X, Y and Residual are column ranges of one buffer's rows, as in a
+// fused projection.
+func fusedViews(e *env) error {
+	const t, k, n = 6, 10, 7
+	all := e.floats("all", inplace, strided, t, k+2*n, e.normal(t*(k+2*n), 1))
+	wb, w := e.weight("W", n, k)
+	e.Linear(engine.LinearArgs{
+		Y: all.ColRange(k, k+n), X: all.ColRange(0, k), W: w, Residual: all.ColRange(k+n, k+2*n),
+	})
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	before := all.mat()
+	want := expectLinear(cols(before, 0, k), wb.mat(), ref.Mat{}, cols(before, k+n, k+2*n))
+	got := cols(all.matAfter(), k, k+n)
+	if _, err := testx.Close(got.V, want.v, want.tol()); err != nil {
+		return err
+	}
+	for _, r := range [][2]int{{0, k}, {k + n, k + 2*n}} {
+		if _, err := testx.Close(cols(all.matAfter(), r[0], r[1]).V, cols(before, r[0], r[1]).V, make([]float64, t*(r[1]-r[0]))); err != nil {
+			return fmt.Errorf("columns %d to %d, which are inputs, have changed: %w", r[0], r[1], err)
+		}
+	}
+	return nil
+}
+
+// cols copies columns [from, to).
+func cols(m ref.Mat, from, to int) ref.Mat {
+	out := ref.New(m.Rows, to-from)
+	for r := range m.Rows {
+		copy(out.Row(r), m.Row(r)[from:to])
+	}
+	return out
+}
+
+// weightAddsUp: gradients of micro-batches accumulate.
+func weightAddsUp(e *env) error {
+	const k, n = 13, 11
+	dw := e.floats("DW", inplace, dense, n, k, make([]float32, n*k))
+	var want expected
+	for i, t := range []int{4, 1, 9} {
+		dy, x := e.in("DY", t, n), e.in("X", t, k)
+		e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: dw.Tensor, DY: dy.Tensor, X: x.Tensor})
+		part, _ := expectLinearBackwardWeight(dy.mat(), x.mat())
+		if i == 0 {
+			want = part
+		} else {
+			old := want
+			want = part.plus(old.v, testx.ChainC(t))
+			for j := range want.err {
+				want.err[j] += old.err[j]
+			}
+		}
+	}
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	return dw.near(want)
+}

@@ -1,0 +1,215 @@
+package enginetest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/testx"
+)
+
+func memoryChecks() []Check {
+	return []Check{
+		{"Memory", "alloc gives zeros", allocZeros},
+		{"Memory", "float32 bits survive a round trip", roundTripF32},
+		{"Memory", "int32 survives a round trip", roundTripI32},
+		{"Memory", "upload source may be reused at once", uploadReuse},
+		{"Memory", "download in stream order", downloadOrder},
+		{"Memory", "part of a buffer", partOfBuffer},
+		{"Memory", "freed memory comes back zeroed", freeAlloc},
+		{"Fill", "F32 and I32, any view", fill},
+		{"Copy", "any strides", copyStrides},
+	}
+}
+
+func (e *env) alloc(d engine.DType, n int) engine.Buffer {
+	b, err := e.Alloc(d, n)
+	if err != nil {
+		panic(err)
+	}
+	e.loose = append(e.loose, b)
+	return b
+}
+
+func allocZeros(e *env) error {
+	for _, n := range []int{1, 7, 4096, 100001} {
+		f, i := e.alloc(engine.F32, n), e.alloc(engine.I32, n)
+		if f.Len() != n || i.Len() != n || f.DType() != engine.F32 || i.DType() != engine.I32 {
+			return fmt.Errorf("asked for %d elements of F32 and I32, got %d of %v and %d of %v", n, f.Len(), f.DType(), i.Len(), i.DType())
+		}
+		fs, is := make([]float32, n), make([]int32, n)
+		e.DownloadF32(fs, engine.Vector(f, 0, n))
+		e.DownloadI32(is, engine.Vector(i, 0, n))
+		if err := e.Sync(); err != nil {
+			return err
+		}
+		if err := testx.Identical(fs, make([]float32, n)); err != nil {
+			return err
+		}
+		if slices.Max(is) != 0 || slices.Min(is) != 0 {
+			return fmt.Errorf("%d I32 elements are not all zero", n)
+		}
+	}
+	return nil
+}
+
+func roundTripF32(e *env) error {
+	v := []float32{0, float32(math.Copysign(0, -1)), 1, -1.5, math.MaxFloat32, math.SmallestNonzeroFloat32, -1e-42,
+		float32(math.Inf(1)), float32(math.Inf(-1)), math.Float32frombits(0x7fc12345)}
+	b := e.data("b", 1, len(v), v)
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	return b.same("round trip", v)
+}
+
+func roundTripI32(e *env) error {
+	v := []int32{0, 1, -1, math.MaxInt32, math.MinInt32, 1<<24 + 1, -(1<<24 + 1), 123456789}
+	b := e.ints("b", v)
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	if !slices.Equal(b.intsAfter(), v) {
+		return fmt.Errorf("got %v, want %v", b.intsAfter(), v)
+	}
+	return nil
+}
+
+func uploadReuse(e *env) error {
+	f, i := e.alloc(engine.F32, 100), e.alloc(engine.I32, 100)
+	fs, is := e.normal(100, 1), make([]int32, 100)
+	for j := range is {
+		is[j] = int32(j * j)
+	}
+	wantF, wantI := slices.Clone(fs), slices.Clone(is)
+	e.UploadF32(engine.Vector(f, 0, 100), fs)
+	e.UploadI32(engine.Vector(i, 0, 100), is)
+	clear(fs)
+	clear(is)
+	e.DownloadF32(fs, engine.Vector(f, 0, 100))
+	t := e.DownloadI32(is, engine.Vector(i, 0, 100))
+	if err := e.Wait(t); err != nil {
+		return err
+	}
+	if !slices.Equal(is, wantI) {
+		return fmt.Errorf("the I32 upload saw a change made after the call")
+	}
+	return testx.Identical(fs, wantF)
+}
+
+// downloadOrder: a download gives what the stream held when it was called, and
+// is there after Wait on its ticket.
+func downloadOrder(e *env) error {
+	const n = 50
+	b := e.alloc(engine.F32, n)
+	v := engine.Vector(b, 0, n)
+	var got [3][]float32
+	var tickets [3]engine.Ticket
+	for i := range got {
+		got[i] = make([]float32, n)
+		e.Fill(v, float32(i+1))
+		tickets[i] = e.DownloadF32(got[i], v)
+	}
+	e.Fill(v, 9)
+	for _, i := range []int{1, 0, 2} {
+		if err := e.Wait(tickets[i]); err != nil {
+			return err
+		}
+		if err := testx.Identical(got[i], slices.Repeat([]float32{float32(i + 1)}, n)); err != nil {
+			return fmt.Errorf("download %d: %w", i, err)
+		}
+	}
+	if err := e.Wait(tickets[0]); err != nil {
+		return fmt.Errorf("waiting again: %w", err)
+	}
+	return e.Sync()
+}
+
+func partOfBuffer(e *env) error {
+	const n = 40
+	all := e.floats("all", inplace, dense, 5, 8, make([]float32, n))
+	part := e.normal(16, 1)
+	e.UploadF32(all.RowRange(1, 3), part)
+	got := make([]float32, 11)
+	e.DownloadF32(got, engine.Vector(all.buf, 10, 11))
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	want := make([]float32, n)
+	copy(want[8:], part)
+	if err := all.same("after an upload into rows 1 and 2", want); err != nil {
+		return err
+	}
+	return testx.Identical(got, want[10:21])
+}
+
+func freeAlloc(e *env) error {
+	const n = 1000
+	for range 5 {
+		b, err := e.Alloc(engine.F32, n)
+		if err != nil {
+			return err
+		}
+		got := make([]float32, n)
+		e.DownloadF32(got, engine.Vector(b, 0, n))
+		e.Fill(engine.Vector(b, 0, n), 3)
+		e.Free(b)
+		if err := e.Sync(); err != nil {
+			return err
+		}
+		if err := testx.Identical(got, make([]float32, n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fill(e *env) error {
+	for _, s := range [][2]int{{1, 1}, {3, 7}, {5, 33}, {1, 10000}} {
+		for _, l := range layouts {
+			e.layout = l
+			b := e.out("Dst", s[0], s[1])
+			e.Fill(b.Tensor, -1.25)
+			i := e.intMatrix("ints", inplace, 1, s[1], make([]int32, s[1]))
+			e.Fill(i.Tensor, -3)
+			if err := e.fetch(); err != nil {
+				return err
+			}
+			if err := b.same("fill", slices.Repeat([]float32{-1.25}, b.Len())); err != nil {
+				return err
+			}
+			if !slices.Equal(i.intsAfter(), slices.Repeat([]int32{-3}, s[1])) {
+				return fmt.Errorf("I32: got %v", i.intsAfter())
+			}
+			e.free()
+			e.blocks, e.loose = nil, nil
+		}
+	}
+	return nil
+}
+
+func copyStrides(e *env) error {
+	for _, s := range [][2]int{{0, 3}, {1, 1}, {3, 7}, {5, 33}, {40, 65}} {
+		for i := range 9 {
+			e.layout = layouts[i%3]
+			src := e.in("Src", s[0], s[1])
+			is := e.ints("ints", make([]int32, s[1]))
+			id := e.intMatrix("ints out", inplace, 1, s[1], slices.Repeat([]int32{5}, s[1]))
+			e.layout = layouts[i/3]
+			dst := e.out("Dst", s[0], s[1])
+			e.Copy(dst.Tensor, src.Tensor)
+			e.Copy(id.Tensor, is.Tensor)
+			if err := e.fetch(); err != nil {
+				return err
+			}
+			if err := dst.same("copy", src.before()); err != nil {
+				return err
+			}
+			if !slices.Equal(id.intsAfter(), is.intsBefore()) {
+				return fmt.Errorf("I32 copy: got %v", id.intsAfter())
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,300 @@
+package enginetest
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/ref"
+)
+
+// Reference is a backend in float64 over internal/ref: slow, sequential, and
+// with no rounding between operations. Tests of layers above engine use it to
+// differentiate a whole tiny model numerically, which float32 cannot resolve:
+// Float64s and SetFloat64s read and write its memory at full precision.
+//
+// It keeps a copy of each prepared weight and multiplies by that copy, so that
+// a forgotten RefreshWeight shows. BF16 buffers hold float64 too. What it
+// checks of its arguments is what any backend must refuse.
+type Reference struct {
+	live   map[*refBuffer]bool
+	record *refProgram
+}
+
+// NewReference returns a backend that computes in float64.
+func NewReference() *Reference { return &Reference{live: map[*refBuffer]bool{}} }
+
+var _ engine.Backend = (*Reference)(nil)
+
+type refBuffer struct {
+	owner *Reference
+	dtype engine.DType
+	f     []float64 // F32 and BF16
+	i     []int32   // I32
+}
+
+func (b *refBuffer) DType() engine.DType { return b.dtype }
+func (b *refBuffer) Len() int            { return len(b.f) + len(b.i) }
+
+type refProgram struct {
+	owner *Reference
+	ops   []func()
+}
+
+func (p *refProgram) Ops() int { return len(p.ops) }
+
+// Name implements engine.Backend.
+func (r *Reference) Name() string { return "reference (float64)" }
+
+// Alloc implements engine.Backend.
+func (r *Reference) Alloc(d engine.DType, n int) (engine.Buffer, error) {
+	r.notRecording()
+	if n < 0 {
+		return nil, errors.New("reference: negative size")
+	}
+	b := &refBuffer{owner: r, dtype: d}
+	if d == engine.I32 {
+		b.i = make([]int32, n)
+	} else {
+		b.f = make([]float64, n)
+	}
+	r.live[b] = true
+	return b, nil
+}
+
+// Free implements engine.Backend.
+func (r *Reference) Free(b engine.Buffer) {
+	r.notRecording()
+	delete(r.live, r.buffer(b))
+}
+
+// Sync implements engine.Backend.
+func (r *Reference) Sync() error { return nil }
+
+// Close implements engine.Backend.
+func (r *Reference) Close() error {
+	clear(r.live)
+	return nil
+}
+
+func (r *Reference) notRecording() {
+	must(r.record == nil, "reference: not allowed while recording")
+}
+
+func must(ok bool, message string) {
+	if !ok {
+		panic(message)
+	}
+}
+
+func (r *Reference) buffer(b engine.Buffer) *refBuffer {
+	rb, ok := b.(*refBuffer)
+	must(ok && rb.owner == r, "reference: buffer of another backend")
+	must(r.live[rb], "reference: buffer was freed")
+	return rb
+}
+
+// floats reads a tensor of floats.
+func (r *Reference) floats(t engine.Tensor) ref.Mat {
+	b := r.buffer(t.Buf)
+	must(b.dtype != engine.I32, "reference: tensor must be of floats")
+	m := ref.New(t.Rows, t.Cols)
+	for i := range t.Rows {
+		copy(m.Row(i), b.f[t.Off+i*t.Stride:])
+	}
+	return m
+}
+
+// optional is floats, or the absent matrix for an absent tensor.
+func (r *Reference) optional(t engine.Tensor) ref.Mat {
+	if !t.Valid() {
+		return ref.Mat{}
+	}
+	return r.floats(t)
+}
+
+func (r *Reference) store(t engine.Tensor, m ref.Mat) {
+	b := r.buffer(t.Buf)
+	must(b.dtype != engine.I32, "reference: tensor must be of floats")
+	must(t.Rows == m.Rows && t.Cols == m.Cols || t.Rows == 1 && t.Cols == m.Rows*m.Cols || len(m.V) == 0 && t.Len() == 0,
+		"reference: output has the wrong shape")
+	for i := range t.Rows {
+		copy(b.f[t.Off+i*t.Stride:][:t.Cols], m.V[i*t.Cols:])
+	}
+}
+
+// ints returns the n elements of a tensor of integers, sharing its memory when
+// it is dense.
+func (r *Reference) ints(t engine.Tensor) []int32 {
+	b := r.buffer(t.Buf)
+	must(b.dtype == engine.I32, "reference: tensor must be I32")
+	if t.Dense() {
+		return b.i[t.Off : t.Off+t.Len()]
+	}
+	var out []int32
+	for i := range t.Rows {
+		out = append(out, b.i[t.Off+i*t.Stride:][:t.Cols]...)
+	}
+	return out
+}
+
+// Float64s returns the elements of a tensor of floats at full precision.
+func (r *Reference) Float64s(t engine.Tensor) []float64 { return r.floats(t).V }
+
+// SetFloat64s sets the elements of a tensor of floats at full precision.
+func (r *Reference) SetFloat64s(t engine.Tensor, v []float64) {
+	must(len(v) == t.Len(), "reference: wrong number of elements")
+	r.store(t, ref.Mat{Rows: t.Rows, Cols: t.Cols, V: v})
+}
+
+// UploadF32 implements engine.Backend.
+func (r *Reference) UploadF32(dst engine.Tensor, src []float32) {
+	r.notRecording()
+	must(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
+	b := r.buffer(dst.Buf)
+	must(b.dtype == engine.F32, "reference: tensor must be F32")
+	for i, v := range src {
+		b.f[dst.Off+i] = float64(v)
+	}
+}
+
+// UploadI32 implements engine.Backend.
+func (r *Reference) UploadI32(dst engine.Tensor, src []int32) {
+	r.notRecording()
+	must(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
+	copy(r.ints(dst), src)
+}
+
+// DownloadF32 implements engine.Backend.
+func (r *Reference) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket {
+	r.notRecording()
+	must(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
+	b := r.buffer(src.Buf)
+	must(b.dtype == engine.F32, "reference: tensor must be F32")
+	for i := range dst {
+		dst[i] = float32(b.f[src.Off+i])
+	}
+	return 0
+}
+
+// DownloadI32 implements engine.Backend.
+func (r *Reference) DownloadI32(dst []int32, src engine.Tensor) engine.Ticket {
+	r.notRecording()
+	must(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
+	copy(dst, r.ints(src))
+	return 0
+}
+
+// Wait implements engine.Backend.
+func (r *Reference) Wait(engine.Ticket) error { return nil }
+
+// Record implements engine.Backend.
+func (r *Reference) Record(build func()) engine.Program {
+	r.notRecording()
+	p := &refProgram{owner: r}
+	r.record = p
+	defer func() { r.record = nil }()
+	build()
+	return p
+}
+
+// Run implements engine.Backend.
+func (r *Reference) Run(p engine.Program) {
+	rp, ok := p.(*refProgram)
+	must(ok && rp.owner == r, "reference: program of another backend")
+	for _, op := range rp.ops {
+		op()
+	}
+}
+
+// do carries an operation out, or keeps it while recording.
+func (r *Reference) do(op func()) {
+	if r.record != nil {
+		r.record.ops = append(r.record.ops, op)
+		return
+	}
+	op()
+}
+
+// PrepareWeight implements engine.Backend.
+func (r *Reference) PrepareWeight(w *engine.Weight) error {
+	b, err := r.Alloc(engine.F32, w.Len())
+	if err != nil {
+		return err
+	}
+	w.Prepared = b
+	r.RefreshWeight(*w)
+	return nil
+}
+
+// RefreshWeight implements engine.Backend.
+func (r *Reference) RefreshWeight(w engine.Weight) {
+	r.do(func() { r.store(engine.Matrix(r.buffer(w.Prepared), 0, w.Rows, w.Cols), r.floats(w.Tensor)) })
+}
+
+func (r *Reference) weight(w engine.Weight) ref.Mat {
+	must(w.Prepared != nil, "reference: weight was not prepared")
+	return r.floats(engine.Matrix(r.buffer(w.Prepared), 0, w.Rows, w.Cols))
+}
+
+// Fill implements engine.Backend.
+func (r *Reference) Fill(dst engine.Tensor, v float32) {
+	r.do(func() {
+		b := r.buffer(dst.Buf)
+		for i := range dst.Rows {
+			for c := range dst.Cols {
+				if at := dst.Off + i*dst.Stride + c; b.dtype == engine.I32 {
+					b.i[at] = int32(v)
+				} else {
+					b.f[at] = float64(v)
+				}
+			}
+		}
+	})
+}
+
+// Copy implements engine.Backend.
+func (r *Reference) Copy(dst, src engine.Tensor) {
+	r.do(func() {
+		d, s := r.buffer(dst.Buf), r.buffer(src.Buf)
+		must(d.dtype == s.dtype && dst.Rows == src.Rows && dst.Cols == src.Cols, "reference: copy: shapes or dtypes differ")
+		for i := range dst.Rows {
+			from, to := src.Off+i*src.Stride, dst.Off+i*dst.Stride
+			if d.dtype == engine.I32 {
+				copy(d.i[to:to+dst.Cols], s.i[from:])
+			} else {
+				copy(d.f[to:to+dst.Cols], s.f[from:])
+			}
+		}
+	})
+}
+
+// AdamW implements engine.Backend.
+func (r *Reference) AdamW(a engine.AdamWArgs) {
+	r.do(func() {
+		for _, t := range []engine.Tensor{a.P, a.G, a.M, a.V} {
+			must(t.Dense() && t.Len() == a.P.Len(), "reference: adamw: tensors must be dense and of one size")
+		}
+		p, m, v := r.floats(a.P), r.floats(a.M), r.floats(a.V)
+		ref.AdamW(p.V, r.floats(a.G).V, m.V, v.V, ref.AdamWParams{
+			LR: float64(a.LR), Beta1: float64(a.Beta1), Beta2: float64(a.Beta2), Eps: float64(a.Eps),
+			WeightDecay: float64(a.WeightDecay), GradScale: float64(a.GradScale), Step: a.Step,
+		})
+		r.store(a.P, p)
+		r.store(a.M, m)
+		r.store(a.V, v)
+	})
+}
+
+// SumSquares implements engine.Backend.
+func (r *Reference) SumSquares(a engine.SumSquaresArgs) {
+	r.do(func() {
+		must(a.X.Dense() && a.Out.Len() == 1, "reference: sum of squares: bad shapes")
+		r.store(a.Out, ref.Of(1, ref.SumSquares(r.floats(a.X).V)))
+	})
+}
+
+// clonePacking copies p, which the caller may change after the call.
+func clonePacking(p *engine.Packing) *engine.Packing {
+	return &engine.Packing{Rows: p.Rows, Segments: slices.Clone(p.Segments)}
+}
