@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,7 +188,7 @@ func (r *Run) evaluate(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("metric-for-best-model %q: the evaluation has no such metric; it has %s", r.Config.MetricForBest, strings.Join(sortedKeys(metrics), ", "))
 	}
-	if r.state.BestValue == nil || value > *r.state.BestValue {
+	if !math.IsNaN(value) && (r.state.BestValue == nil || value > *r.state.BestValue) {
 		r.state.BestStep, r.state.BestValue, r.state.SinceBest = step, &value, 0
 		return nil
 	}

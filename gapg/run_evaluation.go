@@ -25,6 +25,15 @@ type Evaluation struct {
 	OnRecords func(step int, records []Record, answers []CloudOutcome)
 }
 
+// EvaluationMetrics names what Evaluation.Metrics returns.
+func EvaluationMetrics() []string {
+	return []string{
+		"accuracy/overall", "accuracy/device", "accuracy/solo", "cloud/ratio", "help/precision", "help/recall", "help/harmful",
+		"tokens/before_call", "tokens/solution", "accuracy/overall_at_budget", "cloud/ratio_at_budget", "help/precision_at_budget",
+		"help/recall_at_budget", "help/bias_at_budget", "prompts", "unresolved",
+	}
+}
+
 // Metrics measures the model at its own decisions,
 //
 //	accuracy/overall, accuracy/device, accuracy/solo, cloud/ratio,
@@ -37,7 +46,7 @@ type Evaluation struct {
 //
 // where accuracy/overall_at_budget is the overall accuracy subject to the
 // budget, by which checkpoints are compared. A share of nothing (a precision
-// without a call) is left out.
+// without a call) is NaN.
 func (e *Evaluation) Metrics(ctx context.Context, step int) (map[string]float64, error) {
 	records, err := e.Evaluator.Run(ctx, e.Model, e.Prompts)
 	if err != nil {
@@ -77,11 +86,7 @@ func (e *Evaluation) Metrics(ctx context.Context, step int) (map[string]float64,
 		e.OnRecords(step, records, answers)
 	}
 	m := map[string]float64{}
-	put := func(key string, v float64) {
-		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			m[key] = v
-		}
-	}
+	put := func(key string, v float64) { m[key] = v }
 	f := Measure(outcomes, natural)
 	put("accuracy/overall", f.Overall)
 	put("accuracy/device", f.Device)
@@ -97,10 +102,10 @@ func (e *Evaluation) Metrics(ctx context.Context, step int) (map[string]float64,
 	put("cloud/ratio_at_budget", f.Ratio)
 	put("help/precision_at_budget", f.HelpPrecision)
 	put("help/recall_at_budget", f.HelpRecall)
-	bias := math.Inf(-1)
+	bias := math.NaN()
 	for i, asked := range budgeted {
-		if asked {
-			bias = max(bias, -outcomes[i].Score)
+		if b := -outcomes[i].Score; asked && !(b <= bias) && !math.IsInf(b, 0) {
+			bias = b
 		}
 	}
 	put("help/bias_at_budget", bias)
