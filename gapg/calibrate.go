@@ -61,11 +61,12 @@ func Calibrate(scores []float64, b Budget, errors float64) Calibration {
 	return c
 }
 
-// between returns a threshold t with lo < t ≤ hi, halfway where both are finite.
+// between returns a finite threshold t with lo < t ≤ hi, halfway where both are
+// finite.
 func between(hi, lo float64) float64 {
 	switch {
 	case !(lo > math.Inf(-1)):
-		return hi
+		return min(hi, math.MaxFloat64)
 	case math.IsInf(hi, 1):
 		return math.Nextafter(lo, hi)
 	}
@@ -75,9 +76,10 @@ func between(hi, lo float64) float64 {
 	return hi
 }
 
-// asksAt reports whether a score asks at a threshold.
+// asksAt reports whether a score asks at a threshold. No score asks at +Inf, and
+// −Inf asks at none.
 func asksAt(score, threshold float64) bool {
-	return score >= threshold && score > math.Inf(-1)
+	return score >= threshold && threshold < math.Inf(1) && score > math.Inf(-1)
 }
 
 // wants returns the prompts that ask at a threshold.

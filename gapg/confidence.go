@@ -73,12 +73,8 @@ func answerTokens(tok *tokenizer.Tokenizer, r *Record) (from, to int) {
 		}
 	}
 	if lo < 0 {
-		const open, end = "<answer>", "</answer>"
-		if i := strings.LastIndex(r.Text, open); i >= 0 {
-			lo, hi = i+len(open), len(r.Text)
-			if j := strings.Index(r.Text[lo:], end); j >= 0 {
-				hi = lo + j
-			}
+		if i, j, ok := lastAnswer(r.Text); ok {
+			lo, hi = i, j
 		}
 	}
 	if lo < 0 || lo == hi {

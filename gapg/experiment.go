@@ -2,10 +2,14 @@ package gapg
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"slices"
 	"time"
 
-	"github.com/updraft-ml/updraft/gapg/report"
+	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
@@ -106,85 +110,483 @@ type Progress struct {
 	Stats  *StepStats // of a training step; nil elsewhere
 }
 
-// Training is what one training of an experiment did.
-type Training struct {
-	Method            string
-	Steps             int
-	CloudCalls        int // distinct prompts that it asked the cloud for
-	CloudCostUSD      float64
-	MaxLogpDifference float64
-	RolloutTokens     int
-	TrainTokens       int
-	RolloutTime       time.Duration
-	TrainTime         time.Duration // forward, backward and optimizer
-	Time              time.Duration
-	Stats             []StepStats // one per step
+// trainedMethods are the methods with a training of their own, in the order in
+// which they are made.
+var trainedMethods = []string{MethodTaskTuning, MethodGAPG, MethodCollaborationAware, MethodDAGRPO}
+
+// onTaskTuning are the methods that divide the task-tuned model's prompts.
+var onTaskTuning = []string{MethodTaskTuning, MethodNaive, MethodRouter, MethodConfidence, MethodSelfCheck, MethodOracle}
+
+// referenceOf returns the method that the others are compared with.
+func referenceOf(methods []string) string {
+	for _, name := range []string{MethodGAPG, MethodDAGRPO, MethodCollaborationAware} {
+		if slices.Contains(methods, name) {
+			return name
+		}
+	}
+	return ""
 }
 
-// Result is the outcome of an experiment.
-type Result struct {
-	Task        string
-	Seed        uint64
-	Budget      Budget
-	TestPrompts int // that count: resolved by the task and the cloud for every model
-	Unresolved  int // test prompts that do not
-	Time        time.Duration
-
-	Weak, Strong       string // the rows that PGR stands on
-	WeakAcc, StrongAcc float64
-	Methods            []report.Method      // in the order of the table
-	Details            map[string]*Detail   // by method
-	Curves             []report.BudgetCurve // of the methods with a ranking
-	Comparisons        []report.Comparison  // gapg − each other method, at gapg's number of calls
-	Trainings          []Training
-	Transcripts        []report.Transcript
-	Confidence         string // the confidence score that was best on validation
-	Router             string // the router that was best on validation
-	ShortcutMismatches int    // test prompts where generating at the calibrated bias differed from the records
-	ValidationPrompts  int
+// Run trains, evaluates and compares. Every figure is of this run; the same
+// experiment on the same kind of device gives the same figures. When ctx ends,
+// Run ends soon with its error.
+func (e *Experiment) Run(ctx context.Context) (*Result, error) {
+	start := time.Now()
+	r, err := newExperimentRun(*e)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.askCloud(ctx); err != nil {
+		return nil, err
+	}
+	if r.wants(MethodBase) || r.wants(MethodBaseHelpBias) {
+		err := r.with(ctx, MethodBase, r.Open, func(m *model.Model) error {
+			return r.evaluate(ctx, MethodBase, m)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, method := range trainedMethods {
+		if !r.wants(method) {
+			continue
+		}
+		open, trained := r.Trained[method]
+		if !trained {
+			open = r.Open
+		}
+		err := r.with(ctx, method, open, func(m *model.Model) error {
+			if !trained {
+				if err := r.train(ctx, method, m); err != nil {
+					return err
+				}
+			}
+			return r.evaluate(ctx, method, m)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.progress(Progress{Phase: "compare", Of: 1})
+	res, err := Compare(r.ev)
+	if err != nil {
+		return nil, err
+	}
+	if res.ShortcutMismatches > 0 {
+		r.log.Warn("responses generated at the calibrated bias differ from what the records say", "prompts", res.ShortcutMismatches, "of", res.TestPrompts)
+	}
+	res.Task, res.Trainings, res.Time = r.Task.Name(), r.trainings, time.Since(start)
+	r.progress(Progress{Phase: "compare", Step: 1, Of: 1})
+	return res, nil
 }
 
-// Detail is what the table does not show of a method.
-type Detail struct {
-	Figures     Figures
-	Calibration *Calibration // nil where nothing was calibrated
-	CPT50       *float64     // smallest ratio with PGR ≥ 0.5; nil: none
-	CPT80       *float64
-	// Predictions of the test prompts that count, in their order.
-	Predictions []Prediction
+// experimentRun is an experiment under way, its defaults filled in.
+type experimentRun struct {
+	Experiment
+	log       *slog.Logger
+	ev        Evidence
+	eval      Evaluator
+	trainings []Training
 }
 
-// Prediction is what became of one test prompt under one method.
-type Prediction struct {
-	Method        string  `json:"method"`
-	ID            string  `json:"id"`
-	Asked         bool    `json:"asked"`          // sent to the cloud
-	Denied        bool    `json:"denied"`         // wanted the cloud, the hard budget was spent
-	Correct       bool    `json:"correct"`        // what the user got was right
-	DeviceCorrect bool    `json:"device_correct"` // the device's own answer, calls disabled
-	CloudCorrect  bool    `json:"cloud_correct"`
-	Answer        string  `json:"answer"` // what the user got
-	Tokens        int     `json:"tokens"` // generated on the device
-	Score         float64 `json:"-"`      // the larger, the sooner it asks
+func newExperimentRun(e Experiment) (*experimentRun, error) {
+	if e.Methods == nil {
+		e.Methods = DefaultMethods()
+	}
+	for _, name := range e.Methods {
+		if !slices.Contains(AllMethods(), name) {
+			return nil, fmt.Errorf("method %q: unknown; there are %v", name, AllMethods())
+		}
+	}
+	switch {
+	case e.Task == nil || e.Tokenizer == nil:
+		return nil, errors.New("experiment: a task and a tokenizer are needed")
+	case e.Cloud == nil:
+		return nil, errors.New("experiment: a cloud is needed: its answers are what every method is measured with")
+	case len(e.Test) == 0:
+		return nil, errors.New("experiment: no test prompts")
+	}
+	def(&e.MaxNewTokens, e.Config.MaxCompletionLength)
+	def(&e.MaxNewTokens, 512)
+	def(&e.Margin, 1)
+	def(&e.RouterPrompts, 2000)
+	r := &experimentRun{Experiment: e, log: e.Logger}
+	if r.log == nil {
+		r.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	r.eval = Evaluator{Tokenizer: e.Tokenizer, Task: e.Task, EndToken: e.EndToken, Marker: e.Marker, MarkerAfter: e.MarkerAfter,
+		MaxNewTokens: e.MaxNewTokens, MaxBatch: e.EvalBatch}
+	r.ev = Evidence{Budget: e.Budget, Seed: e.Seed, Margin: max(0, e.Margin), Resamples: e.Resamples, Methods: e.Methods,
+		Validation: e.Validation, Test: e.Test, Models: map[string]Measured{}, Confidence: ConfidenceScores(e.Tokenizer)}
+	if s, ok := e.Task.(SelfChecker); ok {
+		r.ev.SelfCheck = s.SelfCheck
+	}
+	return r, r.check()
 }
 
-// Summary is the JSON form of a Result.
-type Summary struct {
-	Task        string          `json:"task"`
-	Seed        uint64          `json:"seed"`
-	Budget      float64         `json:"budget"`
-	TestPrompts int             `json:"test_prompts"`
-	Seconds     float64         `json:"seconds"`
-	Methods     []report.Method `json:"methods"`
-	Train       TrainSummary    `json:"train"`
+// check finds what is missing before hours are spent.
+func (r *experimentRun) check() error {
+	calibrated := false
+	for _, name := range []string{MethodBaseHelpBias, MethodRouter, MethodConfidence, MethodSelfCheck, MethodCollaborationAware, MethodGAPG, MethodDAGRPO} {
+		calibrated = calibrated || slices.Contains(r.Methods, name)
+	}
+	if calibrated && len(r.Validation) == 0 {
+		return errors.New("experiment: no validation prompts: they are needed to calibrate the methods to the budget")
+	}
+	if slices.Contains(r.Methods, MethodRouter) && len(r.Train) == 0 {
+		return errors.New("experiment: no training prompts: the router needs some to learn from")
+	}
+	if (r.wants(MethodBase) || r.wants(MethodBaseHelpBias)) && r.Open == nil {
+		return errors.New("experiment: no base model")
+	}
+	steps := 0
+	for _, method := range trainedMethods {
+		if !r.wants(method) || r.Trained[method] != nil {
+			continue
+		}
+		if r.Open == nil {
+			return fmt.Errorf("experiment: the method %s needs its trained model, or a base model to train", method)
+		}
+		c := r.config(method)
+		c.setDefaults()
+		if err := c.Check(); err != nil {
+			return fmt.Errorf("training of %s: %w", method, err)
+		}
+		if steps != 0 && c.MaxSteps != steps {
+			return fmt.Errorf("training of %s: %d steps, another training has %d: give all the same number, or the comparison is not fair", method, c.MaxSteps, steps)
+		}
+		steps = c.MaxSteps
+	}
+	if len(r.Marker) == 0 && (referenceOf(r.Methods) != "" || r.wants(MethodBaseHelpBias)) {
+		return errors.New("experiment: the tokens of the help marker are needed to calibrate the models that ask")
+	}
+	return nil
 }
 
-// TrainSummary is the training of gapg; the difference and the rates are over
-// all trainings of the experiment.
-type TrainSummary struct {
-	Steps                  int     `json:"steps"`
-	TrainingCloudCalls     int     `json:"training_cloud_calls"`
-	MaxLogpDifference      float64 `json:"max_logp_difference"`
-	RolloutTokensPerSecond float64 `json:"rollout_tokens_per_second"`
-	TrainTokensPerSecond   float64 `json:"train_tokens_per_second"`
+// wants reports whether a method or one that builds on its model is a row.
+func (r *experimentRun) wants(method string) bool {
+	if method == MethodTaskTuning {
+		return slices.ContainsFunc(r.Methods, func(m string) bool { return slices.Contains(onTaskTuning, m) })
+	}
+	return slices.Contains(r.Methods, method)
+}
+
+func (r *experimentRun) progress(p Progress) {
+	if r.OnProgress != nil {
+		r.OnProgress(p)
+	}
+}
+
+// with opens a model, uses it and closes it.
+func (r *experimentRun) with(ctx context.Context, method string, open OpenModel, use func(*model.Model) error) (err error) {
+	m, err := open(ctx)
+	if err != nil {
+		return fmt.Errorf("model of %s: %w", method, err)
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	if err := use(m); err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	return nil
+}
+
+// askCloud asks for the answers to all validation and test prompts, before
+// anything is trained: a cloud that cannot be reached is found out at once.
+func (r *experimentRun) askCloud(ctx context.Context) error {
+	all := slices.Concat(r.Validation, r.Test)
+	r.progress(Progress{Phase: "cloud", Of: len(all)})
+	questions := make([]cloud.Question, len(all))
+	for i, p := range all {
+		questions[i] = question(p)
+	}
+	results, err := r.Cloud.AnswerAll(ctx, 0, questions)
+	if err != nil {
+		return err
+	}
+	answers := make([]CloudOutcome, len(all))
+	for i, a := range results {
+		if a.Err != nil {
+			r.log.Warn("the cloud gave no answer; the prompt counts in no figure", "prompt", all[i].ID, "reason", a.Err)
+			continue
+		}
+		correct, err := r.Task.JudgeCloud(ctx, all[i], a.Answer.Text)
+		if err != nil {
+			r.log.Warn("the cloud's answer could not be judged; the prompt counts in no figure", "prompt", all[i].ID, "reason", err)
+			continue
+		}
+		answers[i] = CloudOutcome{Asked: true, Answer: a.Answer, Correct: correct, Cached: a.Cached}
+	}
+	n := len(r.Validation)
+	r.ev.ValidationCloud, r.ev.TestCloud = answers[:n], answers[n:]
+	r.progress(Progress{Phase: "cloud", Step: len(all), Of: len(all)})
+	return ctx.Err()
+}
+
+// config returns the training of a method.
+//
+//	task-tuning          GAPG without filter, AccuracyOnly, no cloud
+//	gapg                 GAPG, the configured reward
+//	collaboration-aware  Dr. GRPO without filter, the configured reward
+//	da-grpo              DA-GRPO, the configured reward
+//
+// In task tuning a response that asks for help earns nothing, so what the base
+// knows of asking dies out, and nobody is asked.
+func (r *experimentRun) config(method string) Config {
+	c, own := r.Configs[method]
+	if !own {
+		c = r.Config
+		c.Algorithm = nil
+		if method == MethodGAPG {
+			c.Algorithm = r.Config.Algorithm
+		}
+	}
+	if c.Seed == 0 {
+		c.Seed = r.Seed
+	}
+	c.Budget = r.Budget
+	if c.Reward == nil {
+		c.Reward = r.Config.Reward
+	}
+	if c.Reward == nil {
+		c.Reward = PaperWeights()
+	}
+	var algorithm Algorithm
+	switch method {
+	case MethodTaskTuning:
+		algorithm, c.Budget = GAPG{NoFilter: true}, Budget{}
+		if h, ok := c.Reward.(Hierarchical); ok {
+			c.Reward = AccuracyOnly{Accuracy: h.Accuracy, Format: h.Format}
+		}
+	case MethodGAPG:
+		algorithm = GAPG{}
+	case MethodCollaborationAware:
+		algorithm = DrGRPO{}
+	case MethodDAGRPO:
+		algorithm = NewDAGRPO()
+	}
+	if c.Algorithm == nil {
+		c.Algorithm = algorithm
+	}
+	return c
+}
+
+// train makes all steps of a method's training.
+func (r *experimentRun) train(ctx context.Context, method string, m *model.Model) (err error) {
+	start := time.Now()
+	c := r.config(method)
+	s := Setup{Model: m, Tokenizer: r.Tokenizer, Task: r.Task, Prompts: r.Train, EndToken: r.EndToken, MaxBatch: r.TrainBatch, Logger: r.Logger}
+	desk := &tally{desk: r.Cloud, seen: map[string]bool{}}
+	if method != MethodTaskTuning {
+		s.Cloud = desk
+	}
+	if c.Loss.Beta != 0 {
+		o := m.Options()
+		o.Trainable = false
+		if s.Reference, err = m.Clone(ctx, o); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Reference.Close()) }()
+	}
+	t, err := NewTrainer(c, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	of := t.Config().MaxSteps
+	r.progress(Progress{Phase: "train", Method: method, Of: of})
+	tr := Training{Method: method}
+	for step := 1; step <= of; step++ {
+		st, err := t.Step(ctx)
+		if err != nil {
+			return err
+		}
+		tr.add(st)
+		if r.OnStep != nil {
+			r.OnStep(method, st)
+		}
+		r.progress(Progress{Phase: "train", Method: method, Step: step, Of: of, Stats: st})
+	}
+	if tr.MaxLogpDifference != 0 {
+		r.log.Error("rollout and training log-probs differ; this is a defect of the engine, please report it", "method", method, "max", tr.MaxLogpDifference)
+	}
+	tr.CloudCalls, tr.CloudCostUSD, tr.Time = desk.calls, desk.cost, time.Since(start)
+	r.trainings = append(r.trainings, tr)
+	return nil
+}
+
+// tally counts the questions of one training, each once, whatever other
+// trainings have asked before it.
+type tally struct {
+	desk  Desk
+	seen  map[string]bool
+	calls int
+	cost  float64
+}
+
+// AnswerAll implements Desk. Cached then means: asked before by this training.
+func (t *tally) AnswerAll(ctx context.Context, step int, questions []cloud.Question) ([]cloud.Result, error) {
+	results, err := t.desk.AnswerAll(ctx, step, questions)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(results)
+	for i, q := range questions {
+		out[i].Cached = t.seen[q.ID]
+		if !out[i].Cached {
+			t.seen[q.ID] = true
+			t.calls++
+			t.cost += out[i].Answer.CostUSD
+		}
+	}
+	return out, nil
+}
+
+// evaluate measures a model on validation and test prompts, each answered
+// once, and what builds on it: the router on the task-tuned model, and what
+// the reference model generates at its calibrated bias.
+func (r *experimentRun) evaluate(ctx context.Context, method string, m *model.Model) error {
+	nv, nt := len(r.Validation), len(r.Test)
+	prompts := slices.Concat(r.Validation, r.Test)
+	asks := method != MethodTaskTuning && (method != MethodBase || r.wants(MethodBaseHelpBias))
+	router := method == MethodTaskTuning && slices.Contains(r.Methods, MethodRouter)
+	generate := method == referenceOf(r.Methods)
+	of := 1 + count(asks) + count(router) + count(generate)
+	if router {
+		// The training draws from the front of this order: its last prompts are the
+		// least seen, and the model's success on them the most like that on others.
+		for i := range min(r.RouterPrompts, len(r.Train)) {
+			prompts = append(prompts, r.Train[drawPrompt(r.config(method).Seed, len(r.Train)-1-i, len(r.Train))])
+		}
+	}
+	done := 0
+	advance := func() {
+		r.progress(Progress{Phase: "evaluate", Method: method, Step: done, Of: of})
+		done++
+	}
+	advance()
+	tokens, err := EncodePrompts(r.Tokenizer, prompts, m.Config().MaxPositionEmbeddings, r.MaxNewTokens)
+	if err != nil {
+		return err
+	}
+	records := make([]Record, len(prompts))
+	for i, p := range prompts {
+		records[i].Prompt = p
+	}
+	if err := r.eval.answer(ctx, m, tokens, records); err != nil {
+		return err
+	}
+	if err := r.eval.judge(ctx, records); err != nil {
+		return err
+	}
+	advance()
+	if asks {
+		if err := r.eval.probe(ctx, m, tokens, records); err != nil {
+			return err
+		}
+		advance()
+	}
+	got := Measured{Validation: records[:nv:nv], Test: records[nv : nv+nt : nv+nt]}
+	if router {
+		if err := r.route(ctx, m, prompts, tokens, records); err != nil {
+			return err
+		}
+		advance()
+	}
+	if generate {
+		keep := resolved(r.ev.ValidationCloud)
+		for i := range keep {
+			keep[i] = keep[i] && got.Validation[i].Unresolved == ""
+		}
+		val := Outcomes(pick(got.Validation, keep), pick(r.ev.ValidationCloud, keep))
+		got.Calibration = new(Calibrate(scoresOf(val), r.Budget, r.ev.Margin))
+		if got.Generated, err = r.eval.generate(ctx, m, r.Test, tokens[nv:nv+nt], -got.Calibration.Threshold); err != nil {
+			return err
+		}
+		advance()
+	}
+	r.ev.Models[method] = got
+	return nil
+}
+
+// route trains the routers on the model's success on training prompts, which
+// stand after the validation and test prompts, and scores those.
+func (r *experimentRun) route(ctx context.Context, m *model.Model, prompts []Prompt, tokens [][]int32, records []Record) error {
+	x, fromTask, err := routerInputs(ctx, m, r.Task, prompts, tokens)
+	if err != nil {
+		return err
+	}
+	nv, n := len(r.Validation), len(r.Validation)+len(r.Test)
+	var rows [][]float64
+	var fails []bool
+	for i := n; i < len(records); i++ {
+		if records[i].Unresolved == "" {
+			rows, fails = append(rows, x[i]), append(fails, !records[i].Verdict.Correct || records[i].Verdict.Help)
+		}
+	}
+	routers, err := trainRouters(rows, fails, fromTask, r.Seed)
+	if err != nil {
+		return err
+	}
+	for _, c := range routers {
+		scores := make([]float64, n)
+		for i := range scores {
+			scores[i] = c.router.Score(x[i])
+		}
+		r.ev.Routers = append(r.ev.Routers, RankedBy{c.name, scores[:nv], scores[nv:]})
+	}
+	return ctx.Err()
+}
+
+// generate lets the model answer prompts at a help bias, as it would in use.
+func (e *Evaluator) generate(ctx context.Context, m *model.Model, prompts []Prompt, tokens [][]int32, bias float64) ([]Generated, error) {
+	out := make([]Generated, len(prompts))
+	groups := make([]*Group, len(prompts))
+	err := e.complete(ctx, m, tokens, bias, func(i int, c model.Completion) {
+		g := &out[i]
+		g.Text, g.Finish = decode(e.Tokenizer, c, e.EndToken)
+		g.Tokens = c.Tokens
+		if n := len(g.Tokens) - len(e.Marker); n >= 0 && slices.Equal(g.Tokens[n:], e.Marker) {
+			g.Tokens = g.Tokens[:n]
+		}
+		groups[i] = &Group{Prompt: prompts[i], Rollouts: []Rollout{{Text: g.Text}}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := judgeAll(ctx, e.Task, groups); err != nil {
+		return nil, err
+	}
+	for i, g := range groups {
+		out[i].Verdict, out[i].Unresolved = g.Rollouts[0].Verdict, g.Unresolved
+	}
+	return out, nil
+}
+
+// complete generates one greedy response to each prompt.
+func (e *Evaluator) complete(ctx context.Context, m *model.Model, tokens [][]int32, bias float64, each func(i int, c model.Completion)) error {
+	longest := 0
+	for _, p := range tokens {
+		longest = max(longest, len(p))
+	}
+	batch := e.MaxBatch
+	def(&batch, 256)
+	s, err := model.NewScheduler(m, model.SchedulerOptions{
+		MaxBatch: min(batch, len(tokens)), MaxTokens: longest + e.MaxNewTokens, Marker: e.Marker, MarkerAfter: e.MarkerAfter})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	handles := make([]*model.Handle, len(tokens))
+	for i, p := range tokens {
+		if handles[i], err = s.Submit(e.request(p, bias)); err != nil {
+			return err
+		}
+	}
+	if err := s.Run(ctx); err != nil {
+		return err
+	}
+	for i, h := range handles {
+		each(i, h.Completions()[0])
+	}
+	return nil
 }

@@ -42,6 +42,8 @@ type Evidence struct {
 // Measured holds one model's records.
 type Measured struct {
 	Validation, Test []Record
+	// Calibration of the help bias; nil: Compare makes it.
+	Calibration *Calibration
 	// Generated, where it is not nil, is what the model really generated for the
 	// test prompts at its calibrated bias; its figures are then the method's.
 	Generated []Generated
@@ -55,7 +57,7 @@ type RankedBy struct {
 
 // Generated is a response that was generated at a help bias.
 type Generated struct {
-	Tokens     []int32
+	Tokens     []int32 // of the device, without the marker where it asks
 	Text       string
 	Finish     Finish
 	Verdict    Verdict
@@ -325,16 +327,18 @@ func (c *comparison) row(name string) (*methodRow, error) {
 func (c *comparison) trained(name, model string, val, test []Outcome) *methodRow {
 	row := &methodRow{name: name, model: model, ranked: true, test: slices.Clone(test)}
 	row.natural = new(shareOf(wants(test, 0)))
-	c.calibrate(row, scoresOf(val))
-	bias := -row.calibrate.Threshold
 	m := c.ev.Models[model]
+	if row.calibrate = m.Calibration; row.calibrate == nil {
+		c.calibrate(row, scoresOf(val))
+	}
+	bias := -row.calibrate.Threshold
 	for i := range row.test {
 		row.test[i].TokensBeforeCall, _ = m.Test[i].AsksAt(bias)
 	}
 	asking := wants(row.test, row.calibrate.Threshold)
 	if m.Generated != nil && name == model {
 		row.generated = true
-		c.res.ShortcutMismatches += mismatches(m, asking)
+		c.res.ShortcutMismatches += mismatches(m, row.test, asking)
 		for i, g := range m.Generated {
 			asking[i] = g.Verdict.Help
 			if g.Verdict.Help {
@@ -350,10 +354,14 @@ func (c *comparison) trained(name, model string, val, test []Outcome) *methodRow
 
 // mismatches counts the prompts where generating differed from what the records
 // say: another decision, or another answer.
-func mismatches(m Measured, asking []bool) int {
+func mismatches(m Measured, o []Outcome, asking []bool) int {
 	n := 0
 	for i, g := range m.Generated {
-		if g.Verdict.Help != asking[i] || !g.Verdict.Help && !slices.Equal(g.Tokens, m.Test[i].Tokens) {
+		want := m.Test[i].Tokens
+		if asking[i] {
+			want = want[:o[i].TokensBeforeCall]
+		}
+		if g.Verdict.Help != asking[i] || !slices.Equal(g.Tokens, want) {
 			n++
 		}
 	}
@@ -418,10 +426,14 @@ func (c *comparison) result() (*Result, error) {
 	res := c.res
 	c.gap()
 	opt := report.BootstrapOptions{Resamples: c.ev.Resamples, Seed: c.ev.Seed}
+	res.Reference = referenceOf(c.ev.Methods)
 	var reference *methodRow
 	for _, r := range c.rows {
-		if r.name == MethodGAPG {
+		if r.name == res.Reference {
 			reference = r
+			if r.generated {
+				res.Transcripts = c.transcripts(r)
+			}
 		}
 	}
 	for _, r := range c.rows {
@@ -468,10 +480,11 @@ func (c *comparison) result() (*Result, error) {
 // gap finds the accuracies that PGR stands on: task-tuning's alone (the base's
 // where there is none, else that of the first model there is) and the cloud's.
 func (c *comparison) gap() {
-	c.res.Strong = MethodCloud
+	right := 0
 	for i := range c.ev.TestCloud {
-		c.res.StrongAcc += float64(count(c.ev.TestCloud[i].Correct)) / float64(len(c.ev.TestCloud))
+		right += count(c.ev.TestCloud[i].Correct)
 	}
+	c.res.Strong, c.res.StrongAcc = MethodCloud, float64(right)/float64(len(c.ev.TestCloud))
 	for _, name := range []string{MethodTaskTuning, MethodBase, MethodGAPG, MethodDAGRPO, MethodCollaborationAware} {
 		if o := c.test[name]; o != nil {
 			c.res.Weak, c.res.WeakAcc = name, NewCurve(o).Accuracy[0]
