@@ -23,10 +23,11 @@ const configFile = "config.yaml"
 
 // aliases are other projects' names of our flags.
 var aliases = map[string]string{
-	"model-name-or-path":           "model",
-	"dataset-name":                 "dataset",
-	"max-new-tokens":               "max-completion-length",
-	"lr-scheduler":                 "lr-scheduler-type",
+	"model-name-or-path": "model",
+	"dataset-name":       "dataset",
+	"max-new-tokens":     "max-completion-length",
+	"budget":             "cloud-budget",
+	"lr-scheduler":       "lr-scheduler-type",
 }
 
 // normalize accepts snake case and other projects' names.

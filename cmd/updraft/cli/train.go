@@ -1,19 +1,19 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/cloud"
-	"github.com/updraft-ml/updraft/gapg/report"
 	"github.com/updraft-ml/updraft/gapg/task"
 	"github.com/updraft-ml/updraft/model"
 )
@@ -39,21 +39,21 @@ type trainFlags struct {
 	temperature, topP, minP                                              float64
 	topK                                                                 int
 
-	learningRate, maxGradNorm        float64
-	scheduler                        string
-	warmup                           int
-	beta1, beta2, adamEps, decay     float64
-	epsilon, epsilonHigh, klBeta     float64
-	klEstimator, queryCloud          string
-	seed                             uint64
-	micro                            int
-	trainPrompts, evalPrompts        int
-	evalSplit                        float64
-	evalLength                       int
-	saveSteps, loggingSteps          int
-	evalSteps, saveLimit, patience   int
-	evalOnStart, loadBest            bool
-	metric                           string
+	learningRate, maxGradNorm      float64
+	scheduler                      string
+	warmup                         int
+	beta1, beta2, adamEps, decay   float64
+	epsilon, epsilonHigh, klBeta   float64
+	klEstimator, queryCloud        string
+	seed                           uint64
+	micro                          int
+	trainPrompts, evalPrompts      int
+	evalSplit                      float64
+	evalLength                     int
+	saveSteps, loggingSteps        int
+	evalSteps, saveLimit, patience int
+	evalOnStart, loadBest          bool
+	metric                         string
 	deviceFlags
 }
 
@@ -252,6 +252,9 @@ func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error
 		if !x.ok || math.IsInf(x.value, 0) {
 			return c, inputf("--%s %g: %s", x.flag, x.value, x.should)
 		}
+	}
+	if known := gapg.EvaluationMetrics(); !slices.Contains(known, f.metric) {
+		return c, inputf("--metric-for-best-model %q: must be one of %s%s", f.metric, strings.Join(known, ", "), hint(f.metric, known))
 	}
 	if f.seed == 0 {
 		return c, inputf("--seed 0: must be at least 1")
