@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -104,11 +105,16 @@ func rows(micro, context, whole int) int { return max(context, min(micro, whole)
 
 // planLines shows a memory plan.
 func planLines(p model.Plan) []string {
-	var out []string
-	for _, it := range p.Items {
-		out = append(out, fmt.Sprintf("%-18s %s", it.Name, bytesText(it.Bytes)))
+	items := append(slices.Clone(p.Items), model.PlanItem{Name: "total", Bytes: p.Bytes()})
+	width := 0
+	for _, it := range items {
+		width = max(width, len(it.Name))
 	}
-	return append(out, fmt.Sprintf("%-18s %s", "total", bytesText(p.Bytes())))
+	var out []string
+	for _, it := range items {
+		out = append(out, fmt.Sprintf("%-*s  %s", width, it.Name, bytesText(it.Bytes)))
+	}
+	return out
 }
 
 func bytesText(n int64) string {

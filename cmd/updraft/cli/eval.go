@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -298,15 +297,15 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 
 // evalSummary is what updraft eval --json prints.
 type evalSummary struct {
-	Task        string              `json:"task"`
-	Seed        uint64              `json:"seed"`
-	Budget      float64             `json:"budget"`
-	TestPrompts int                 `json:"test_prompts"`
-	Unresolved  int                 `json:"unresolved"`
-	Seconds     float64             `json:"seconds"`
-	Methods     []report.Method     `json:"methods"`
-	Comparisons []report.Comparison `json:"comparisons"`
-	Curves      map[string][]point  `json:"curves"`
+	Task        string             `json:"task"`
+	Seed        uint64             `json:"seed"`
+	Budget      float64            `json:"budget"`
+	TestPrompts int                `json:"test_prompts"`
+	Unresolved  int                `json:"unresolved"`
+	Seconds     float64            `json:"seconds"`
+	Methods     []report.Method    `json:"methods"`
+	Comparisons []comparisonJSON   `json:"comparisons"`
+	Curves      map[string][]point `json:"curves"`
 }
 
 // point is a point of the accuracy-against-budget curve.
@@ -320,7 +319,10 @@ func (a *app) printResult(cmd *cobra.Command, r *gapg.Result, dir string) error 
 	if a.json {
 		s := r.Summary()
 		e := evalSummary{Task: s.Task, Seed: s.Seed, Budget: s.Budget, TestPrompts: s.TestPrompts, Unresolved: r.Unresolved, Seconds: s.Seconds,
-			Methods: s.Methods, Comparisons: slices.Clip(r.Comparisons), Curves: map[string][]point{}}
+			Methods: s.Methods, Comparisons: []comparisonJSON{}, Curves: map[string][]point{}}
+		for _, c := range r.Comparisons {
+			e.Comparisons = append(e.Comparisons, comparisonJSON{A: c.A, B: c.B, Prompts: c.Prompts, Diff: c.Difference})
+		}
 		for _, c := range r.Curves {
 			for _, p := range c.Points {
 				e.Curves[c.Method] = append(e.Curves[c.Method], point{p.Ratio, p.Accuracy})

@@ -125,7 +125,7 @@ func (r *finishedRun) summary() report.RunSummary {
 type comparisonJSON struct {
 	A       string          `json:"a"`
 	B       string          `json:"b"`
-	Method  string          `json:"method"`
+	Method  string          `json:"method,omitempty"`
 	Prompts int             `json:"prompts"`
 	Diff    report.Interval `json:"difference"`
 }

@@ -145,7 +145,7 @@ func (f *sftFlags) start(a *app) (*source, error) {
 		return nil, err
 	}
 	cfg := f.shape
-	cfg.ModelType, cfg.VocabSize = "llama", tok.Size()
+	cfg.ModelType, cfg.HiddenAct, cfg.VocabSize = "llama", "silu", tok.Size()
 	special := tok.Special()
 	if special.BOS >= 0 {
 		cfg.BOSTokenID = &special.BOS
