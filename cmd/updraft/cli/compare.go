@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +20,11 @@ const predictionsFile = "predictions.jsonl"
 
 // phases shows how far an experiment is.
 type phases struct {
-	a    *app
-	bar  *progress
-	name string
+	a     *app
+	bar   *progress
+	name  string
+	done  int
+	total int // phases in all; 0: not known
 }
 
 func (p *phases) progress(g gapg.Progress) {
@@ -32,6 +35,9 @@ func (p *phases) progress(g gapg.Progress) {
 	if name != p.name {
 		p.finish()
 		p.name = name
+		if p.done++; p.total > 0 {
+			name = fmt.Sprintf("%d/%d %s", p.done, max(p.done, p.total), name)
+		}
 		p.bar = p.a.progress(name, max(1, g.Of), g.Step)
 	}
 	if g.Step == 0 {
@@ -42,6 +48,21 @@ func (p *phases) progress(g gapg.Progress) {
 		return
 	}
 	p.bar.step(g.Step)
+}
+
+// countPhases returns how many phases an experiment has that trains what it
+// compares.
+func countPhases(methods []string) int {
+	n := 2 // the cloud's answers, the comparison
+	if slices.Contains(methods, gapg.MethodBase) || slices.Contains(methods, gapg.MethodBaseHelpBias) {
+		n++
+	}
+	for _, m := range []string{gapg.MethodTaskTuning, gapg.MethodCollaborationAware, gapg.MethodGAPG, gapg.MethodDAGRPO} {
+		if slices.Contains(methods, m) {
+			n += 2
+		}
+	}
+	return n
 }
 
 func (p *phases) finish() {

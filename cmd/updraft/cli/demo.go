@@ -197,7 +197,11 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	}
 	defer be.Close()
 
-	view := &phases{a: a}
+	methods := gapg.DefaultMethods()
+	if f.all {
+		methods = gapg.AllMethods()
+	}
+	view := &phases{a: a, total: countPhases(methods)}
 	defer view.finish()
 	logs := &demoLogs{dir: filepath.Join(f.outputDir, "metrics")}
 	defer logs.close()
@@ -206,11 +210,8 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 			return src.load(ctx, be, model.Options{Trainable: true, MaxRows: demoRows})
 		},
 		Task: b.judge, Tokenizer: b.tok, Budget: budget, Seed: f.seed, Train: train, Validation: validation, Test: test,
-		Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: demoEvalLen,
+		Methods: methods, Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: demoEvalLen,
 		Logger: a.log, OnProgress: view.progress, OnStep: logs.step,
-	}
-	if f.all {
-		e.Methods = gapg.AllMethods()
 	}
 	if e.Cloud, err = desk(answers, store, "demo"); err != nil {
 		return input(err)

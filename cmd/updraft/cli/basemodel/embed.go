@@ -41,6 +41,9 @@ func Write(dir string) error {
 		return err
 	}
 	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".md" {
+			continue
+		}
 		data, err := fs.ReadFile(from, e.Name())
 		if err != nil {
 			return err
