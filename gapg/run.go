@@ -5,14 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/updraft-ml/updraft/gapg/report"
+	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/checkpoint"
+	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
 // RunConfig says what a training leaves on disk. Steps of 0 mean never, except
@@ -48,8 +50,7 @@ type Run struct {
 	// checkpoint.
 	Stop <-chan struct{}
 
-	log     *report.MetricsLog
-	events  *report.EventWriter
+	runLog
 	state   runState
 	maxDiff float64
 }
@@ -74,12 +75,14 @@ const formatVersion = 1
 var ErrStopped = errors.New("stopped")
 
 // Train runs to the trainer's MaxSteps, from the newest checkpoint in the
-// directory where resume is set.
+// directory where resume is set. It calls Open unless that was done.
 func (r *Run) Train(ctx context.Context, resume bool) (err error) {
-	if err := r.open(ctx, resume); err != nil {
-		return err
+	if r.log == nil {
+		if err := r.Open(ctx, resume); err != nil {
+			return err
+		}
 	}
-	defer func() { err = errors.Join(err, r.log.Close(), r.events.Close()) }()
+	defer func() { err = errors.Join(err, r.close()) }()
 	t := r.Trainer
 	if r.Config.EvalOnStart && t.state.Step == 0 {
 		if err := r.evaluate(ctx); err != nil {
@@ -101,7 +104,7 @@ func (r *Run) Train(ctx context.Context, resume bool) (err error) {
 				return err
 			}
 		}
-		stop := r.stopped()
+		stop := isClosed(r.Stop)
 		if last || stop || r.state.EarlyStopped || r.Config.SaveSteps > 0 && t.state.Step%r.Config.SaveSteps == 0 || r.state.BestStep == t.state.Step {
 			if err := r.save(ctx); err != nil {
 				return err
@@ -124,56 +127,22 @@ func (r *Run) MaxLogpDifference() float64 { return r.maxDiff }
 // BestStep returns the step of the best checkpoint, 0 where there is none.
 func (r *Run) BestStep() int { return r.state.BestStep }
 
-func (r *Run) stopped() bool {
-	select {
-	case <-r.Stop:
-		return true
-	default:
-		return false
-	}
-}
-
-func (r *Run) open(ctx context.Context, resume bool) error {
+// Open makes the directory ready: a new run's log, or the state of the newest
+// checkpoint where resume is set. Nothing is changed where it fails, so that a
+// caller can tell a bad configuration from a run that failed.
+func (r *Run) Open(ctx context.Context, resume bool) error {
 	def(&r.Config.LoggingSteps, 1)
 	def(&r.Config.SaveTotalLimit, 2)
-	if err := os.MkdirAll(r.Config.Dir, 0o755); err != nil {
-		return fmt.Errorf("output directory: %w", err)
-	}
-	if resume {
-		if err := recoverCheckpoints(r.Config.Dir); err != nil {
-			return err
-		}
-	}
-	steps, err := checkpoints(r.Config.Dir)
-	if err != nil {
+	err := r.openIn(r.Config.Dir, resume, func(step int) (report.Mark, error) {
+		err := r.load(ctx, step)
+		return r.state.Metrics, err
+	})
+	if err != nil || !resume {
 		return err
 	}
-	metrics := filepath.Join(r.Config.Dir, report.MetricsFile)
-	switch {
-	case resume && len(steps) > 0:
-		if err := r.load(ctx, steps[len(steps)-1]); err != nil {
-			return err
-		}
-		r.log, err = report.ResumeMetrics(metrics, r.state.Metrics)
-	case resume: // killed before its first checkpoint: begin again
-		r.log, err = report.ResumeMetrics(metrics, report.Mark{})
-	case len(steps) > 0:
-		return fmt.Errorf("output directory %s: already holds checkpoint-%d; resume it or choose another directory", r.Config.Dir, steps[len(steps)-1])
-	default:
-		r.log, err = report.CreateMetrics(metrics)
-	}
-	if err != nil {
-		return err
-	}
-	r.events, err = report.NewEventWriter(r.Config.Dir, report.EventOptions{Resume: int64(r.Trainer.state.Step)})
-	if err != nil {
-		return errors.Join(err, r.log.Close())
-	}
-	if resume {
-		// What a kill between a save and its pruning left.
-		if err := r.prune(); err != nil {
-			return errors.Join(err, r.log.Close(), r.events.Close())
-		}
+	// What a kill between a save and its pruning left.
+	if err := r.prune(); err != nil {
+		return errors.Join(err, r.close())
 	}
 	return nil
 }
@@ -198,20 +167,6 @@ func (r *Run) logStep(st *StepStats) error {
 		line[k] = v
 	}
 	return r.write(st.Step, line)
-}
-
-func (r *Run) write(step int, line map[string]float64) error {
-	values := make(map[string]any, len(line))
-	for k, v := range line {
-		values[k] = v
-	}
-	if err := r.log.Write(int64(step), values); err != nil {
-		return err
-	}
-	if err := r.events.Scalars(int64(step), line); err != nil {
-		return err
-	}
-	return r.events.Flush()
 }
 
 // evaluate measures the model and keeps track of the best value.
@@ -241,7 +196,7 @@ func (r *Run) evaluate(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("metric-for-best-model %q: the evaluation has no such metric; it has %s", r.Config.MetricForBest, strings.Join(sortedKeys(metrics), ", "))
 	}
-	if r.state.BestValue == nil || value > *r.state.BestValue {
+	if !math.IsNaN(value) && (r.state.BestValue == nil || value > *r.state.BestValue) {
 		r.state.BestStep, r.state.BestValue, r.state.SinceBest = step, &value, 0
 		return nil
 	}
@@ -259,9 +214,7 @@ func sortedKeys(m map[string]float64) []string {
 	return keys
 }
 
-func (r *Run) checkpointDir(step int) string {
-	return filepath.Join(r.Config.Dir, fmt.Sprintf("checkpoint-%d", step))
-}
+func (r *Run) checkpointDir(step int) string { return checkpointDir(r.Config.Dir, step) }
 
 // save writes checkpoint-N whole or not at all, then drops the ones beyond the
 // limit.
@@ -282,10 +235,10 @@ func (r *Run) save(ctx context.Context) error {
 		if err := t.s.Model.Save(ctx, tmp); err != nil {
 			return err
 		}
-		if err := t.s.Tokenizer.Save(filepath.Join(tmp, "tokenizer.json")); err != nil {
+		if err := t.s.Tokenizer.Save(filepath.Join(tmp, tokenizer.File)); err != nil {
 			return err
 		}
-		if err := t.s.Model.SaveOptimizer(ctx, filepath.Join(tmp, "optimizer.safetensors")); err != nil {
+		if err := t.s.Model.SaveOptimizer(ctx, filepath.Join(tmp, optimizerFile)); err != nil {
 			return err
 		}
 		state, err := json.MarshalIndent(&r.state, "", "  ")
@@ -300,21 +253,14 @@ func (r *Run) save(ctx context.Context) error {
 	return r.prune()
 }
 
-const stateFile = "trainer_state.json"
+// Files of a checkpoint beside the model's own.
+const (
+	stateFile     = "trainer_state.json"
+	optimizerFile = model.OptimizerFile
+)
 
 func (r *Run) prune() error {
-	steps, err := checkpoints(r.Config.Dir)
-	if err != nil {
-		return err
-	}
-	steps = slices.DeleteFunc(steps, func(s int) bool { return s == r.state.BestStep })
-	for len(steps) > r.Config.SaveTotalLimit {
-		if err := os.RemoveAll(r.checkpointDir(steps[0])); err != nil {
-			return fmt.Errorf("old checkpoint: %w", err)
-		}
-		steps = steps[1:]
-	}
-	return nil
+	return pruneCheckpoints(r.Config.Dir, r.Config.SaveTotalLimit, r.state.BestStep)
 }
 
 // load restores the checkpoint of a step.
@@ -351,57 +297,9 @@ func (r *Run) load(ctx context.Context, step int) error {
 	if err := t.s.Model.LoadWeights(ctx, dir); err != nil {
 		return damaged(err)
 	}
-	if err := t.s.Model.LoadOptimizer(ctx, filepath.Join(dir, "optimizer.safetensors")); err != nil {
+	if err := t.s.Model.LoadOptimizer(ctx, filepath.Join(dir, optimizerFile)); err != nil {
 		return damaged(err)
 	}
 	r.state, t.state = s, s.Trainer
 	return nil
-}
-
-// checkpoints returns the steps of the whole checkpoints in dir, ascending.
-func checkpoints(dir string) ([]int, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var steps []int
-	for _, e := range entries {
-		if n, ok := strings.CutPrefix(e.Name(), "checkpoint-"); ok && e.IsDir() {
-			if step, err := strconv.Atoi(n); err == nil {
-				steps = append(steps, step)
-			}
-		}
-	}
-	slices.Sort(steps)
-	return steps, nil
-}
-
-// recoverCheckpoints puts right what a kill inside a save left in dir.
-func recoverCheckpoints(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if n, ok := strings.CutPrefix(e.Name(), ".checkpoint-"); ok {
-			step, _, _ := strings.Cut(n, ".")
-			if err := checkpoint.RecoverDir(filepath.Join(dir, "checkpoint-"+step)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// NewestCheckpoint returns the directory of the last checkpoint in a run
-// directory.
-func NewestCheckpoint(dir string) (string, error) {
-	steps, err := checkpoints(dir)
-	if err != nil {
-		return "", err
-	}
-	if len(steps) == 0 {
-		return "", fmt.Errorf("%s: holds no checkpoint", dir)
-	}
-	return filepath.Join(dir, fmt.Sprintf("checkpoint-%d", steps[len(steps)-1])), nil
 }

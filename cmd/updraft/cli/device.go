@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/engine/cpu"
+	"github.com/updraft-ml/updraft/gapg"
+	"github.com/updraft-ml/updraft/model"
+	"github.com/updraft-ml/updraft/model/tokenizer"
+)
+
+// deviceFlags choose where a command computes.
+type deviceFlags struct {
+	device  string
+	threads int
+}
+
+func (d *deviceFlags) register(fs *pflag.FlagSet) {
+	fs.Var(newChoice(&d.device, "auto", "auto", "cpu"), "device", "where to compute: auto or cpu")
+	fs.IntVar(&d.threads, "threads", 0, "threads of the CPU device; 0: one per core")
+}
+
+// device is a backend with what must be said about it.
+type device interface {
+	engine.Backend
+	Close() error
+	Name() string
+}
+
+func (d *deviceFlags) open(a *app) (device, error) {
+	be, err := cpu.New(cpu.Options{Threads: d.threads, Logger: a.log})
+	if err != nil {
+		return nil, inputf("--threads %d: %w", d.threads, err)
+	}
+	return be, nil
+}
+
+// modelDir resolves --model: a checkpoint directory, or a run directory, whose
+// newest checkpoint is meant.
+func modelDir(flag, dir string) (string, error) {
+	if dir == "" {
+		return "", inputf("--%s is not set; name a checkpoint directory (config.json, model.safetensors, tokenizer.json)", flag)
+	}
+	if st, err := os.Stat(dir); err != nil {
+		return "", missing(flag, dir, err)
+	} else if !st.IsDir() {
+		return "", inputf("--%s %s: is a file; name the directory that holds config.json and model.safetensors", flag, dir)
+	}
+	if _, err := os.Stat(filepath.Join(dir, model.ConfigFile)); err == nil {
+		return dir, nil
+	}
+	newest, err := gapg.NewestCheckpoint(dir)
+	if err != nil {
+		return "", inputf("--%s %s: holds neither %s nor a checkpoint-N directory; name a checkpoint or a run", flag, dir, model.ConfigFile)
+	}
+	return newest, nil
+}
+
+// source is a checkpoint directory with its configuration and vocabulary read,
+// and no weights yet.
+type source struct {
+	dir string
+	cfg model.Config
+	tok *tokenizer.Tokenizer
+}
+
+func openSource(flag, dir string) (*source, error) {
+	dir, err := modelDir(flag, dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{dir: dir}
+	if s.cfg, err = model.ReadConfig(filepath.Join(dir, model.ConfigFile)); err != nil {
+		return nil, input(err)
+	}
+	if s.tok, err = tokenizer.Load(dir); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, inputf("--%s %s: no %s; copy it beside the weights", flag, dir, tokenizer.File)
+		}
+		return nil, input(err)
+	}
+	if s.tok.Size() > s.cfg.VocabSize {
+		return nil, inputf("--%s %s: the tokenizer has %d tokens and the model's vocab_size is %d; they do not belong together", flag, dir, s.tok.Size(), s.cfg.VocabSize)
+	}
+	return s, nil
+}
+
+func (s *source) load(ctx context.Context, be engine.Backend, o model.Options) (*model.Model, error) {
+	m, err := model.Load(ctx, be, s.dir, o)
+	return m, input(err)
+}
+
+// rows returns the packed rows of a forward: enough for one sequence, and no
+// more than the whole batch needs.
+func rows(micro, context, whole int) int { return max(context, min(micro, whole)) }
+
+// planLines shows a memory plan.
+func planLines(p model.Plan) []string {
+	items := append(slices.Clone(p.Items), model.PlanItem{Name: "total", Bytes: p.Bytes()})
+	width := 0
+	for _, it := range items {
+		width = max(width, len(it.Name))
+	}
+	var out []string
+	for _, it := range items {
+		out = append(out, fmt.Sprintf("%-*s  %s", width, it.Name, bytesText(it.Bytes)))
+	}
+	return out
+}
+
+func bytesText(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+}

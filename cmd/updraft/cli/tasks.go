@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/updraft-ml/updraft/gapg"
+	"github.com/updraft-ml/updraft/gapg/cloud"
+	"github.com/updraft-ml/updraft/gapg/task"
+	"github.com/updraft-ml/updraft/model/tokenizer"
+)
+
+// Task is a choice of --task: a gapg.Task and where its prompts come from. Nil
+// functions are what the task does not offer.
+type Task struct {
+	Name string
+	Help string // half a line
+	// New returns the task as a model with this tokenizer meets it.
+	New func(tok *tokenizer.Tokenizer) (gapg.Task, error)
+	// Prompts returns n prompts of a part of the task's own problems, in an order
+	// that the seed decides; all or a usual number where n is 0.
+	Prompts func(t gapg.Task, part task.Split, seed uint64, n int) ([]gapg.Prompt, error)
+	// Read reads prompts from a --dataset file.
+	Read func(t gapg.Task, path string) ([]gapg.Prompt, error)
+	// Parse makes a prompt of what a user typed.
+	Parse func(t gapg.Task, text string) (gapg.Prompt, error)
+	// Cloud completes a simulated cloud with the task's solver.
+	Cloud func(cloud.SimulatedConfig) (cloud.Cloud, error)
+	// Tokenizer makes the vocabulary of a model trained from scratch, Examples
+	// its demonstrations.
+	Tokenizer func() (*tokenizer.Tokenizer, error)
+	Examples  func(tok *tokenizer.Tokenizer, seed uint64) (gapg.Examples, error)
+	// MarkerAfter names the tokens after which a response may ask for help; those
+	// that the vocabulary does not have as single tokens are passed over.
+	MarkerAfter func(t gapg.Task) []string
+}
+
+func builtinTasks() []Task { return []Task{countdown()} }
+
+// countdown is the built-in task. A model whose vocabulary cannot spell English
+// gets compact prompts ("17 16 5=69") over the demonstration's problems; others
+// get instructions and problems like those of Countdown-Tasks-3to4.
+func countdown() Task {
+	const usualPrompts = 5000
+	return Task{
+		Name: "countdown",
+		Help: "combine numbers into a target by + - * /; --dataset reads JSONL with nums and target",
+		New: func(tok *tokenizer.Tokenizer) (gapg.Task, error) {
+			_, err := tok.Encode(task.Countdown{Nums: []int{1, 2}, Target: 3}.Instruction())
+			return task.CountdownTask{Compact: err != nil}, nil
+		},
+		Prompts: func(t gapg.Task, part task.Split, seed uint64, n int) ([]gapg.Prompt, error) {
+			c := t.(task.CountdownTask)
+			if !c.Compact {
+				if n == 0 {
+					n = usualPrompts
+				}
+				gen := task.DefaultGen()
+				gen.Split = part
+				problems, err := task.Generate(gen, seed, n)
+				return c.Prompts(problems), err
+			}
+			u, err := task.NewUniverse(task.DemoUniverse())
+			if err != nil {
+				return nil, err
+			}
+			if n == 0 {
+				return c.Prompts(u.Problems(part)), nil
+			}
+			problems, err := u.Distinct(part, seed, n)
+			return c.Prompts(problems), err
+		},
+		Read: func(t gapg.Task, path string) ([]gapg.Prompt, error) {
+			problems, _, err := task.ReadCountdownFile(path, task.ReadOptions{})
+			return t.(task.CountdownTask).Prompts(problems), err
+		},
+		Parse: func(t gapg.Task, text string) (gapg.Prompt, error) {
+			p, err := parseCountdown(text)
+			if err != nil {
+				return gapg.Prompt{}, err
+			}
+			return t.(task.CountdownTask).Prompt(p), nil
+		},
+		Cloud:     func(c cloud.SimulatedConfig) (cloud.Cloud, error) { return task.SimulatedCloud(c) },
+		Tokenizer: task.NewDemoTokenizer,
+		Examples: func(tok *tokenizer.Tokenizer, seed uint64) (gapg.Examples, error) {
+			u, err := task.NewUniverse(task.DemoUniverse())
+			if err != nil {
+				return nil, err
+			}
+			return &task.Examples{Universe: u, Demo: task.DefaultDemo(), Seed: seed, Tokenizer: tok}, nil
+		},
+		MarkerAfter: func(t gapg.Task) []string {
+			if t.(task.CountdownTask).Compact {
+				return []string{task.ThinkOpen, task.MarkRetry, task.MarkGiveUp}
+			}
+			return []string{task.ThinkOpen, task.ThinkClose}
+		},
+	}
+}
+
+// parseCountdown reads "17 16 5=69".
+func parseCountdown(text string) (task.Countdown, error) {
+	bad := fmt.Errorf("%q is not a Countdown problem; write the numbers, = and the target, such as 17 16 5=69", text)
+	left, right, ok := strings.Cut(text, "=")
+	if !ok {
+		return task.Countdown{}, bad
+	}
+	var p task.Countdown
+	for _, f := range strings.FieldsFunc(left, func(r rune) bool { return r == ' ' || r == ',' }) {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			return p, bad
+		}
+		p.Nums = append(p.Nums, n)
+	}
+	target, err := strconv.Atoi(strings.TrimSpace(right))
+	if err != nil {
+		return p, bad
+	}
+	p.Target = target
+	return p, p.Validate()
+}
+
+// task looks a task up by name.
+func (a *app) task(name string) (*Task, error) {
+	for i := range a.tasks {
+		if a.tasks[i].Name == name {
+			return &a.tasks[i], nil
+		}
+	}
+	return nil, inputf("--task %q: must be %s", name, orList(taskNames(a.tasks)))
+}
+
+func taskNames(tasks []Task) []string {
+	var names []string
+	for _, t := range tasks {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
+// bound is a task together with a model's vocabulary.
+type bound struct {
+	*Task
+	judge  gapg.Task
+	tok    *tokenizer.Tokenizer
+	end    int32
+	marker []int32
+	after  []int32
+}
+
+// bind finds the tokens that matter in a vocabulary.
+func (a *app) bind(name string, tok *tokenizer.Tokenizer, eos []int32, dir string) (*bound, error) {
+	t, err := a.task(name)
+	if err != nil {
+		return nil, err
+	}
+	b := &bound{Task: t, tok: tok, end: tok.Special().EOS}
+	if b.end < 0 && len(eos) > 0 {
+		b.end = eos[0]
+	}
+	if b.end < 0 {
+		return nil, inputf("%s: no end token: set eos_token in tokenizer_config.json or eos_token_id in config.json", dir)
+	}
+	if b.judge, err = t.New(tok); err != nil {
+		return nil, input(err)
+	}
+	if b.marker, err = tok.Encode(gapg.Marker); err != nil {
+		return nil, inputf("%s: the vocabulary cannot spell the marker that asks for help: %w", dir, err)
+	}
+	if t.MarkerAfter != nil {
+		for _, s := range t.MarkerAfter(b.judge) {
+			if id, ok := tok.ID(s); ok {
+				b.after = append(b.after, id)
+			}
+		}
+	}
+	return b, nil
+}
+
+// prompts returns the prompts of a data set file, or of the task's own part.
+func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) ([]gapg.Prompt, error) {
+	var out []gapg.Prompt
+	var err error
+	switch {
+	case path != "" && b.Read == nil:
+		return nil, inputf("--%s %s: the task %s reads no files", flag, path, b.Name)
+	case path != "":
+		if out, err = b.Read(b.judge, path); err != nil {
+			return nil, missing(flag, path, err)
+		}
+	case b.Prompts == nil:
+		return nil, inputf("--%s: the task %s has no problems of its own; give a file", flag, b.Name)
+	default:
+		if out, err = b.Prompts(b.judge, part, seed, n); err != nil {
+			return nil, input(err)
+		}
+	}
+	if n > 0 && len(out) > n {
+		out = out[:n]
+	}
+	if len(out) == 0 {
+		return nil, inputf("--task %s: no prompts for %s; give a data set with at least one", b.Name, part)
+	}
+	return out, nil
+}
+
+// openCloud reads --cloud: none, or simulated with the share that is right.
+func (b *bound) openCloud(spec string) (cloud.Cloud, error) {
+	kind, rest, _ := strings.Cut(spec, ":")
+	switch kind {
+	case "none":
+		return nil, nil
+	case "simulated":
+		c := cloud.SimulatedConfig{Name: "simulated"}
+		if rest != "" {
+			x, err := strconv.ParseFloat(rest, 64)
+			if err != nil || !(x >= 0 && x <= 1) {
+				return nil, inputf("--cloud %s: the share of right answers must be a number from 0 to 1, such as simulated:0.938", spec)
+			}
+			c.Name += ":" + rest
+			if c.Accuracy = x; x == 0 {
+				c.Accuracy = -1
+			}
+		}
+		c.USDPerMillionPromptTokens, c.USDPerMillionCompletionTokens, c.ReasoningTokens = simulatedPrompt, simulatedCompletion, simulatedReasoning
+		if b.Cloud == nil {
+			return nil, inputf("--cloud %s: the task %s has no solver to simulate a cloud with; use --cloud none", spec, b.Name)
+		}
+		out, err := b.Cloud(c)
+		return out, input(err)
+	}
+	return nil, inputf("--cloud %q: must be simulated, simulated:SHARE or none", spec)
+}
+
+// The simulated cloud's price and length of thought: those of a reasoning model
+// at the prices of DeepSeek-R1's release (US dollars per million tokens).
+const (
+	simulatedPrompt     = 0.55
+	simulatedCompletion = 2.19
+	simulatedReasoning  = 1500
+)
+
+// desk is the cloud as one purpose of a run sees it; nil without a cloud.
+func desk(c cloud.Cloud, s *cloud.Store, run string) (gapg.Desk, error) {
+	if c == nil {
+		return nil, nil
+	}
+	return cloud.NewLedger(c, s, cloud.LedgerConfig{Run: run})
+}
+
+// evaluator measures models on the task.
+func (b *bound) evaluator(maxNew int) gapg.Evaluator {
+	return gapg.Evaluator{Tokenizer: b.tok, Task: b.judge, EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: maxNew}
+}
+
+// prompt makes a prompt of typed text.
+func (b *bound) prompt(_ context.Context, text string) (gapg.Prompt, error) {
+	if b.Parse == nil {
+		return gapg.Prompt{ID: text, Text: text}, nil
+	}
+	p, err := b.Parse(b.judge, text)
+	return p, input(err)
+}

@@ -1,0 +1,162 @@
+package gapg
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/updraft-ml/updraft/gapg/report"
+	"github.com/updraft-ml/updraft/model/checkpoint"
+	"github.com/updraft-ml/updraft/model/tokenizer"
+)
+
+// SFTRun is a supervised warm start with a directory, laid out and resumed like
+// that of a Run.
+type SFTRun struct {
+	SFT       *SFT
+	Tokenizer *tokenizer.Tokenizer
+	Config    RunConfig // evaluation settings do not apply
+	OnStep    func(*SFTStats)
+	// Stop, when closed, ends the training after the running step, with a
+	// checkpoint.
+	Stop <-chan struct{}
+
+	runLog
+	tokens int64
+}
+
+// sftState is trainer_state.json of a supervised run.
+type sftState struct {
+	FormatVersion int         `json:"format_version"`
+	Algorithm     string      `json:"algorithm"`
+	Step          int         `json:"step"`
+	Tokens        int64       `json:"tokens"`
+	Metrics       report.Mark `json:"metrics"`
+}
+
+const sftName = "sft"
+
+// Open makes the directory ready: see Run.Open.
+func (r *SFTRun) Open(ctx context.Context, resume bool) error {
+	def(&r.Config.LoggingSteps, 1)
+	def(&r.Config.SaveTotalLimit, 2)
+	return r.openIn(r.Config.Dir, resume, func(step int) (report.Mark, error) { return r.load(ctx, step) })
+}
+
+// Train runs to the configured number of steps. It calls Open unless that was
+// done.
+func (r *SFTRun) Train(ctx context.Context, resume bool) (err error) {
+	if r.log == nil {
+		if err := r.Open(ctx, resume); err != nil {
+			return err
+		}
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	s := r.SFT
+	for s.steps < s.cfg.MaxSteps {
+		st, err := s.Step(ctx)
+		if err != nil {
+			return err
+		}
+		r.tokens += int64(st.Tokens)
+		if r.OnStep != nil {
+			r.OnStep(st)
+		}
+		if st.Step%r.Config.LoggingSteps == 0 {
+			if err := r.write(st.Step, r.line(st)); err != nil {
+				return err
+			}
+		}
+		last, stop := s.steps == s.cfg.MaxSteps, isClosed(r.Stop)
+		if last || stop || r.Config.SaveSteps > 0 && s.steps%r.Config.SaveSteps == 0 {
+			if err := r.save(ctx); err != nil {
+				return err
+			}
+		}
+		if stop && !last {
+			return ErrStopped
+		}
+	}
+	return nil
+}
+
+// line is a step as metrics.jsonl holds it; names ending in time or
+// per_second are wall-clock figures.
+func (r *SFTRun) line(st *SFTStats) map[string]float64 {
+	return map[string]float64{
+		"loss": st.Loss, "grad_norm": st.GradNorm, "learning_rate": st.LearningRate, "num_tokens": float64(r.tokens),
+		"step_time": st.StepTime.Seconds(), "train/tokens_per_second": float64(st.Tokens) / max(st.StepTime.Seconds(), 1e-9),
+	}
+}
+
+func (r *SFTRun) save(ctx context.Context) error {
+	s := r.SFT
+	mark, err := r.log.Mark(int64(s.steps))
+	if err != nil {
+		return err
+	}
+	err = checkpoint.WriteDir(checkpointDir(r.Config.Dir, s.steps), func(tmp string) error {
+		if err := s.m.Save(ctx, tmp); err != nil {
+			return err
+		}
+		if err := r.Tokenizer.Save(filepath.Join(tmp, tokenizer.File)); err != nil {
+			return err
+		}
+		if err := s.m.SaveOptimizer(ctx, filepath.Join(tmp, optimizerFile)); err != nil {
+			return err
+		}
+		state, err := json.MarshalIndent(sftState{formatVersion, sftName, s.steps, r.tokens, mark}, "", "  ")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(tmp, stateFile), append(state, '\n'), 0o644)
+	})
+	if err != nil {
+		return fmt.Errorf("checkpoint of step %d: %w", s.steps, err)
+	}
+	return pruneCheckpoints(r.Config.Dir, r.Config.SaveTotalLimit, 0)
+}
+
+func (r *SFTRun) load(ctx context.Context, step int) (report.Mark, error) {
+	dir := checkpointDir(r.Config.Dir, step)
+	path := filepath.Join(dir, stateFile)
+	fail := func(format string, args ...any) (report.Mark, error) {
+		return report.Mark{}, fmt.Errorf("%s: "+format, append([]any{path}, args...)...)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return report.Mark{}, fmt.Errorf("checkpoint: %w", err)
+	}
+	var s sftState
+	switch err := json.Unmarshal(data, &s); {
+	case err != nil:
+		return fail("%w; delete %s to resume from the one before it", err, dir)
+	case s.FormatVersion != formatVersion:
+		return fail("format_version %d; this program reads %d", s.FormatVersion, formatVersion)
+	case s.Algorithm != sftName:
+		return fail("a checkpoint of %s, not of a supervised warm start", s.Algorithm)
+	case s.Step != step:
+		return fail("step %d in the directory of step %d", s.Step, step)
+	}
+	if err := r.SFT.m.LoadWeights(ctx, dir); err != nil {
+		return report.Mark{}, err
+	}
+	if err := r.SFT.m.LoadOptimizer(ctx, filepath.Join(dir, optimizerFile)); err != nil {
+		return report.Mark{}, err
+	}
+	r.SFT.SetSteps(step)
+	r.tokens = s.Tokens
+	return s.Metrics, nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
