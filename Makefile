@@ -4,6 +4,8 @@ PYTHON ?= python3
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
+
+include kernels/ptx.mk bench/gpu/bundle.mk
 .PHONY: help build demo test test-noasm race lint generate bench fuzz golden check-full
 
 help: ## this list

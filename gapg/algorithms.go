@@ -160,13 +160,11 @@ func (RLOO) Select(b *Batch) Selection { return keepAll(b) }
 func (RLOO) Weights(b *Batch, keep []int) [][][]float32 {
 	norm := 1 / float64(countRollouts(b, keep))
 	return weigh(b, keep, func(g *Group, i int) (float64, float64) {
-		others := 0.0
+		above := 0.0 // by differences, which are exactly 0 for equal rewards
 		for j := range g.Rollouts {
-			if j != i {
-				others += g.Rollouts[j].Reward
-			}
+			above += g.Rollouts[i].Reward - g.Rollouts[j].Reward
 		}
-		return g.Rollouts[i].Reward - others/float64(len(g.Rollouts)-1), norm
+		return above / float64(len(g.Rollouts)-1), norm
 	})
 }
 
@@ -214,13 +212,15 @@ func (DAPO) Weights(b *Batch, keep []int) [][][]float32 {
 const stdEps = 1e-4
 
 // rewardStats returns a group's mean reward and its sample standard deviation
-// (n − 1, as TRL has it).
+// (n − 1, as TRL has it). The mean is summed from the first reward, so that
+// equal rewards have it exactly and a deviation of 0: (0.2·8)/8 is not 0.2 in
+// floating point, and rounding must not pass for a gradient.
 func rewardStats(g *Group) (mean, std float64) {
 	n := float64(len(g.Rollouts))
 	for i := range g.Rollouts {
-		mean += g.Rollouts[i].Reward
+		mean += g.Rollouts[i].Reward - g.Rollouts[0].Reward
 	}
-	mean /= n
+	mean = g.Rollouts[0].Reward + mean/n
 	for i := range g.Rollouts {
 		d := g.Rollouts[i].Reward - mean
 		std += d * d

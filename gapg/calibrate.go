@@ -21,15 +21,20 @@ type Calibration struct {
 	Prompts int
 }
 
-// Calibrate chooses the threshold with which the most prompts ask without
-// going beyond the budget less a margin. The margin is errors standard errors
-// of the share, √(s(1−s)/n) for n validation prompts: a share measured on n
-// prompts is that uncertain, and without a margin every second run would
-// exceed its budget. Prompts with equal scores ask all or not at all. The
-// threshold lies halfway between the last score that asks and the first that
-// does not, away from the roundings of either.
-func Calibrate(scores []float64, b Budget, errors float64) Calibration {
-	n := len(scores)
+// Calibrate chooses the threshold that answers most validation prompts rightly
+// without asking more often than the budget less a margin; of equals, the one
+// that asks less. So a method whose further calls would be about answers that
+// are right anyway does not make them. Baselines and trained models are
+// calibrated alike.
+//
+// The margin is errors standard errors of the share, √(s(1−s)/n) for n
+// validation prompts: a share measured on n prompts is that uncertain, and
+// without a margin every second run would exceed its budget. Prompts with equal
+// scores ask all or not at all. The threshold lies halfway between the last
+// score that asks and the first that does not, away from the roundings of
+// either.
+func Calibrate(val []Outcome, b Budget, errors float64) Calibration {
+	n := len(val)
 	c := Calibration{Threshold: math.Inf(1), Prompts: n}
 	if n == 0 {
 		return c
@@ -37,26 +42,30 @@ func Calibrate(scores []float64, b Budget, errors float64) Calibration {
 	s := b.Share()
 	c.Margin = max(0, errors) * math.Sqrt(s*(1-s)/float64(n))
 	c.Target = max(0, s-c.Margin)
-	k := b.Calls(n) // exact where there is no margin
+	most := b.Calls(n) // exact where there is no margin
 	if c.Margin > 0 {
-		k = min(k, int(math.Floor(c.Target*float64(n))))
+		most = min(most, int(math.Floor(c.Target*float64(n))))
 	}
-	sorted := slices.Clone(scores)
-	slices.SortFunc(sorted, func(a, b float64) int { return cmp.Compare(b, a) })
-	// What never asks (−Inf, or NaN, which sorts like it) cannot be made to.
-	for k > 0 && !(sorted[k-1] > math.Inf(-1)) {
-		k--
-	}
-	for k > 0 && k < n && sorted[k] == sorted[k-1] {
-		k--
-	}
-	c.Share = float64(k) / float64(n)
-	if k > 0 {
-		next := math.Inf(-1)
-		if k < n {
-			next = sorted[k]
+	sorted := slices.Clone(val)
+	slices.SortFunc(sorted, func(a, b Outcome) int { return cmp.Compare(b.Score, a.Score) })
+	best, gain, gained := 0, 0, 0 // against asking nobody
+	for k := 1; k <= most; k++ {
+		last := &sorted[k-1]
+		if !(last.Score > math.Inf(-1)) {
+			break // what never asks (−Inf, or NaN, which sorts like it) cannot be made to
 		}
-		c.Threshold = between(sorted[k-1], next)
+		gained += count(last.Cloud) - count(last.Device)
+		if (k == n || sorted[k].Score != last.Score) && gained > gain {
+			best, gain = k, gained
+		}
+	}
+	c.Share = float64(best) / float64(n)
+	if best > 0 {
+		next := math.Inf(-1)
+		if best < n {
+			next = sorted[best].Score
+		}
+		c.Threshold = between(sorted[best-1].Score, next)
 	}
 	return c
 }

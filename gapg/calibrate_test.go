@@ -37,14 +37,37 @@ func TestCalibrate(t *testing.T) {
 		{"NaN never asks", []float64{math.NaN(), 2, 1, math.NaN()}, "0.75", 0, 1, 0.5},
 		{"no scores", nil, "0.3", 1, inf, 0},
 	} {
-		got := Calibrate(c.scores, budget(t, c.budget), c.errors)
+		got := Calibrate(failing(c.scores), budget(t, c.budget), c.errors)
 		require.Equal(t, c.threshold, got.Threshold, c.name)
 		require.InDelta(t, c.share, got.Share, 1e-12, c.name)
 		require.Equal(t, len(c.scores), got.Prompts, c.name)
 	}
-	got := Calibrate(make([]float64, 1000), budget(t, "0.3"), 1)
+	got := Calibrate(failing(make([]float64, 1000)), budget(t, "0.3"), 1)
 	require.InDelta(t, math.Sqrt(0.21/1000), got.Margin, 1e-12)
 	require.InDelta(t, 0.3-math.Sqrt(0.21/1000), got.Target, 1e-12)
+}
+
+// failing are prompts that the device fails and the cloud solves: every call
+// gains.
+func failing(scores []float64) []Outcome {
+	o := make([]Outcome, len(scores))
+	for i, s := range scores {
+		o[i] = Outcome{Score: s, Cloud: true}
+	}
+	return o
+}
+
+// Calls that gain nothing are not made, budget or not.
+func TestCalibrateStopsWhereCallsStopGaining(t *testing.T) {
+	o := failing([]float64{9, 8, 7, 6, 5, 4, 3, 2, 1, 0})
+	for _, i := range []int{3, 4, 5, 6, 7, 8, 9} {
+		o[i].Device = true
+	}
+	require.Equal(t, 6.5, Calibrate(o, budget(t, "0.9"), 0).Threshold, "right answers are kept at home")
+	o[4].Cloud, o[5].Cloud = false, false
+	o[8].Device = false
+	require.Equal(t, 6.5, Calibrate(o, budget(t, "0.9"), 0).Threshold, "one gain does not pay for two harmful calls")
+	require.Equal(t, math.Inf(1), Calibrate(o[3:], budget(t, "0.3"), 0).Threshold)
 }
 
 func TestCalibrateProperties(t *testing.T) {
@@ -52,21 +75,20 @@ func TestCalibrateProperties(t *testing.T) {
 		o := drawOutcomes(t)
 		b := budget(t, rapid.SampledFrom([]string{"0", "0.05", "0.3", "1/3", "0.5", "0.99"}).Draw(t, "budget"))
 		errors := float64(rapid.IntRange(0, 2).Draw(t, "errors"))
-		c := Calibrate(scoresOf(o), b, errors)
+		c := Calibrate(o, b, errors)
 		asking := wants(o, c.Threshold)
 		require.InDelta(t, c.Share, shareOf(asking), 1e-12, "the threshold does what it says")
 		require.LessOrEqual(t, c.Share, c.Target+1e-9)
-		// One more distinct score that can ask would be one too many.
-		next := math.Inf(-1)
-		for i := range o {
-			if !asking[i] {
-				next = max(next, o[i].Score)
+		// No other threshold within the target answers more prompts rightly.
+		right := func(asking []bool) (n int) {
+			for i := range o {
+				n += count(o[i].right(asking[i]))
 			}
+			return n
 		}
-		if more := shareOf(wants(o, min(next, math.MaxFloat64))); next > math.Inf(-1) {
-			require.Greater(t, more+1/float64(len(o)), c.Target, "no larger share would fit")
-			if errors == 0 {
-				require.Greater(t, more, b.Share())
+		for i := range o {
+			if other := wants(o, o[i].Score); shareOf(other) <= c.Target && (errors > 0 || shareOf(other) <= b.Share()) {
+				require.LessOrEqual(t, right(other), right(asking))
 			}
 		}
 		asked, denied := HardBudget(asking, b)
@@ -112,7 +134,7 @@ func TestMarginHolds(t *testing.T) {
 				}
 				return v
 			}
-			c := Calibrate(draw(500), budget(t, "0.3"), errors)
+			c := Calibrate(failing(draw(500)), budget(t, "0.3"), errors)
 			asking := 0
 			for _, s := range draw(1000) {
 				asking += count(asksAt(s, c.Threshold))

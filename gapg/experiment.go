@@ -498,7 +498,7 @@ func (r *experimentRun) evaluate(ctx context.Context, method string, m *model.Mo
 			keep[i] = keep[i] && got.Validation[i].Unresolved == ""
 		}
 		val := Outcomes(pick(got.Validation, keep), pick(r.ev.ValidationCloud, keep))
-		got.Calibration = new(Calibrate(scoresOf(val), r.Budget, r.ev.Margin))
+		got.Calibration = new(Calibrate(val, r.Budget, r.ev.Margin))
 		if got.Generated, err = r.eval.generate(ctx, m, r.Test, tokens[nv:nv+nt], -got.Calibration.Threshold); err != nil {
 			return err
 		}

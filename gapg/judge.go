@@ -9,13 +9,19 @@ import (
 	"time"
 )
 
-// judgeLimit bounds one verifier call. A verifier that takes longer leaves its
-// group unresolved.
+// judgeLimit bounds one call of a verifier unless Config.JudgeTimeout says
+// otherwise.
 const judgeLimit = 30 * time.Second
 
-// judgeAll judges every rollout, several at once. A rollout that could not be
-// judged leaves its group unresolved; only the end of ctx is an error.
+// judgeAll is judgeWithin for judgeLimit.
 func judgeAll(ctx context.Context, task Task, groups []*Group) error {
+	return judgeWithin(ctx, task, groups, judgeLimit)
+}
+
+// judgeWithin judges every rollout, several at once. A rollout that could not
+// be judged, within the limit or at all, leaves its group unresolved; only the
+// end of ctx is an error.
+func judgeWithin(ctx context.Context, task Task, groups []*Group, limit time.Duration) error {
 	type item struct {
 		g *Group
 		r *Rollout
@@ -36,7 +42,7 @@ func judgeAll(ctx context.Context, task Task, groups []*Group) error {
 				if i >= len(items) || ctx.Err() != nil {
 					return
 				}
-				one, cancel := context.WithTimeout(ctx, judgeLimit)
+				one, cancel := context.WithTimeout(ctx, limit)
 				items[i].r.Verdict, errs[i] = task.Judge(one, items[i].g.Prompt, items[i].r.Text)
 				cancel()
 			}

@@ -278,7 +278,7 @@ func (c *comparison) row(name string) (*methodRow, error) {
 		r := c.ev.Routers[best]
 		c.res.Router = r.Name
 		row.test = upfront(Rescored(test, func(i int) float64 { return r.Test[i] }))
-		c.atBudget(row, r.Validation)
+		c.atBudget(row, val, r.Validation)
 	case MethodConfidence:
 		if len(c.ev.Confidence) == 0 {
 			return nil, errors.New("comparison: the method confidence needs confidence scores")
@@ -293,13 +293,12 @@ func (c *comparison) row(name string) (*methodRow, error) {
 		s := c.ev.Confidence[best]
 		c.res.Confidence = s.Name
 		row.test = Rescored(test, func(i int) float64 { return s.Score(&tuned.Test[i]) })
-		c.atBudget(row, scores[best])
+		c.atBudget(row, val, scores[best])
 	case MethodSelfCheck:
 		if c.ev.SelfCheck == nil {
 			return nil, nil
 		}
-		// The rule says yes or no; among equals a hash of the prompt decides. It
-		// never asks about an answer that looks right.
+		// The rule says yes or no; among equals a hash of the prompt decides.
 		score := func(r *Record) float64 {
 			tie := float64(hash64("self-check", r.Prompt.ID)>>11) / (1 << 53)
 			if c.ev.SelfCheck(r.Prompt, r.Text) {
@@ -313,8 +312,7 @@ func (c *comparison) row(name string) (*methodRow, error) {
 		}
 		row.test = Rescored(test, func(i int) float64 { return score(&tuned.Test[i]) })
 		row.natural = new(shareOf(wants(row.test, 0)))
-		c.calibrate(row, scores)
-		row.calibrate.Threshold = max(row.calibrate.Threshold, 0)
+		c.calibrate(row, val, scores)
 		row.deny(wants(row.test, row.calibrate.Threshold), c.ev.Budget)
 	default:
 		return nil, fmt.Errorf("comparison: unknown method %q", name)
@@ -329,7 +327,7 @@ func (c *comparison) trained(name, model string, val, test []Outcome) *methodRow
 	row.natural = new(shareOf(wants(test, 0)))
 	m := c.ev.Models[model]
 	if row.calibrate = m.Calibration; row.calibrate == nil {
-		c.calibrate(row, scoresOf(val))
+		c.calibrate(row, val, scoresOf(val))
 	}
 	bias := -row.calibrate.Threshold
 	for i := range row.test {
@@ -378,13 +376,14 @@ func (c *comparison) best(val []Outcome, candidates int, score func(k, i int) fl
 }
 
 // calibrate chooses the row's threshold on validation scores.
-func (c *comparison) calibrate(row *methodRow, scores []float64) {
-	row.calibrate = new(Calibrate(scores, c.ev.Budget, c.ev.Margin))
+func (c *comparison) calibrate(row *methodRow, val []Outcome, scores []float64) {
+	ranked := Rescored(val, func(i int) float64 { return scores[i] })
+	row.calibrate = new(Calibrate(ranked, c.ev.Budget, c.ev.Margin))
 }
 
 // atBudget calibrates the row and applies its threshold and the hard budget.
-func (c *comparison) atBudget(row *methodRow, scores []float64) {
-	c.calibrate(row, scores)
+func (c *comparison) atBudget(row *methodRow, val []Outcome, scores []float64) {
+	c.calibrate(row, val, scores)
 	row.deny(wants(row.test, row.calibrate.Threshold), c.ev.Budget)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 
 	"github.com/updraft-ml/updraft/model"
 )
@@ -318,41 +319,41 @@ type namedRouter struct {
 }
 
 // trainRouters fits the candidates among which validation chooses: logistic
-// regressions, each with the L2 penalty that does best on its held-out
-// examples, and a small network.
+// regressions on everything and on the task's features alone, and a small
+// network, each with the L2 penalty that does best on its held-out examples.
+// They are fitted side by side; the outcome does not depend on that.
 func trainRouters(x [][]float64, fails []bool, fromTask int, seed uint64) ([]namedRouter, error) {
-	var out []namedRouter
-	logistic := func(name string, columns int) error {
-		var best *Router
-		for _, l2 := range []float64{0, 1e-3, 1e-2, 1e-1} {
-			r, err := TrainRouter(x, fails, RouterConfig{Columns: columns, L2: l2, Seed: seed})
-			if err != nil {
-				return err
+	kinds := []struct {
+		name      string
+		config    RouterConfig
+		penalties []float64
+	}{
+		{"logistic regression", RouterConfig{Seed: seed}, []float64{0, 1e-3, 1e-2, 1e-1}},
+		{"network with 16 hidden units", RouterConfig{Seed: seed, Hidden: 16}, []float64{1e-3, 1e-2}},
+		{"logistic regression on the task's features", RouterConfig{Seed: seed, Columns: fromTask}, []float64{0, 1e-3, 1e-2, 1e-1}},
+	}
+	if fromTask == 0 {
+		kinds = kinds[:2]
+	}
+	out := make([]namedRouter, len(kinds))
+	errs := make([]error, len(kinds))
+	var wg sync.WaitGroup
+	for i, k := range kinds {
+		wg.Go(func() {
+			out[i].name = k.name
+			for _, l2 := range k.penalties {
+				k.config.L2 = l2
+				r, err := TrainRouter(x, fails, k.config)
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				if best := out[i].router; best == nil || r.loss < best.loss {
+					out[i].router = r
+				}
 			}
-			if best == nil || r.loss < best.loss {
-				best = r
-			}
-		}
-		out = append(out, namedRouter{name, best})
-		return nil
+		})
 	}
-	if err := logistic("logistic regression", 0); err != nil {
-		return nil, err
-	}
-	if fromTask > 0 {
-		if err := logistic("logistic regression on the task's features", fromTask); err != nil {
-			return nil, err
-		}
-	}
-	var best *Router
-	for _, l2 := range []float64{1e-3, 1e-2} {
-		r, err := TrainRouter(x, fails, RouterConfig{Hidden: 16, L2: l2, Seed: seed})
-		if err != nil {
-			return nil, err
-		}
-		if best == nil || r.loss < best.loss {
-			best = r
-		}
-	}
-	return append(out, namedRouter{"network with 16 hidden units", best}), nil
+	wg.Wait()
+	return out, errors.Join(errs...)
 }

@@ -50,11 +50,11 @@ func separation(score func(i int) float64, fails []bool) float64 {
 }
 
 // The logistic regression comes close to the true log-odds where those are
-// linear, standardisation and 100 useless columns notwithstanding.
+// linear, standardisation and 38 useless columns notwithstanding.
 func TestRouterLearnsALine(t *testing.T) {
 	logit := func(x []float64) float64 { return 2*x[0] - 1.5*x[1] + 0.5 }
-	x, fails, _ := logisticData(1, 2000, 100, logit)
-	fresh, freshFails, odds := logisticData(2, 1000, 100, logit)
+	x, fails, _ := logisticData(1, 2000, 40, logit)
+	fresh, freshFails, odds := logisticData(2, 1000, 40, logit)
 	best := separation(func(i int) float64 { return odds[i] }, freshFails)
 	for name, l2 := range map[string]float64{"none": 0, "some": 1e-2} {
 		r, err := TrainRouter(x, fails, RouterConfig{L2: l2, Seed: 3})
@@ -110,11 +110,11 @@ func TestRouterGradient(t *testing.T) {
 }
 
 func TestRouterIsDeterministicAndQuick(t *testing.T) {
-	x, fails, _ := logisticData(1, 1500, 150, func(x []float64) float64 { return x[0] })
+	x, fails, _ := logisticData(1, 600, 150, func(x []float64) float64 { return x[0] })
 	start := time.Now()
 	a, err := trainRouters(x, fails, 20, 5)
 	require.NoError(t, err)
-	t.Logf("three candidates on 1,500 examples of 150 numbers: %v", time.Since(start))
+	t.Logf("three candidates on 600 examples of 150 numbers: %v", time.Since(start))
 	require.Len(t, a, 3)
 	b, err := TrainRouter(x, fails, RouterConfig{Hidden: 16, L2: 1e-3, Seed: 5})
 	require.NoError(t, err)

@@ -133,10 +133,17 @@ func (r *Run) BestStep() int { return r.state.BestStep }
 func (r *Run) Open(ctx context.Context, resume bool) error {
 	def(&r.Config.LoggingSteps, 1)
 	def(&r.Config.SaveTotalLimit, 2)
-	return r.openIn(r.Config.Dir, resume, func(step int) (report.Mark, error) {
+	err := r.openIn(r.Config.Dir, resume, func(step int) (report.Mark, error) {
 		err := r.load(ctx, step)
 		return r.state.Metrics, err
 	})
+	if err == nil && resume {
+		// What a kill between a save and its pruning left.
+		if err = r.prune(); err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}
+	return err
 }
 
 func (r *Run) logStep(st *StepStats) error {
@@ -263,9 +270,15 @@ func (r *Run) load(ctx context.Context, step int) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
+	damaged := func(err error) error {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w; if it is damaged, move %s away to resume from the checkpoint before it", err, dir)
+	}
 	var s runState
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("%s: %w; delete %s to resume from the one before it", path, err, dir)
+		return damaged(fmt.Errorf("%s: %w", path, err))
 	}
 	switch {
 	case s.FormatVersion != formatVersion:
@@ -281,10 +294,10 @@ func (r *Run) load(ctx context.Context, step int) error {
 		}
 	}
 	if err := t.s.Model.LoadWeights(ctx, dir); err != nil {
-		return err
+		return damaged(err)
 	}
 	if err := t.s.Model.LoadOptimizer(ctx, filepath.Join(dir, optimizerFile)); err != nil {
-		return err
+		return damaged(err)
 	}
 	r.state, t.state = s, s.Trainer
 	return nil

@@ -20,8 +20,8 @@ type StepStats struct {
 	AccuracyOverall     float64 // share of rollouts that end in a right answer, the cloud's included
 	CloudRatio          float64 // share of rollouts that ask for help
 	Budget              float64
-	CloudPrompts        int // prompts of this step whose answer was wanted
-	CloudCalls          int // of these, sent to the cloud now
+	CloudPrompts        int // groups of this step whose answer was wanted and came
+	CloudCalls          int // questions sent to the cloud in this step
 	CloudCallsTotal     int // sent by this run so far
 	CloudCostUSD        float64
 	D1, D2, D2Kept      int
@@ -69,9 +69,6 @@ func (s *StepStats) summarise(b *Batch, sel Selection) {
 		}
 		if g.Cloud.Asked {
 			s.CloudPrompts++
-			if !g.Cloud.Cached {
-				s.CloudCalls++
-			}
 		}
 		for j := range g.Rollouts {
 			r := &g.Rollouts[j]
@@ -141,9 +138,7 @@ func ratio(a, b float64) float64 {
 func (s *StepStats) compareRun(r *Rollout, at int, v []float32) {
 	for t, lp := range v {
 		d := math.Abs(float64(lp) - float64(r.OldLogprobs[at+t]))
-		if !(d <= s.MaxLogpDifference) { // NaN counts as a difference
-			s.MaxLogpDifference = d
-		}
+		s.MaxLogpDifference = max(s.MaxLogpDifference, d) // NaN stays
 	}
 }
 

@@ -43,8 +43,11 @@ type Config struct {
 
 	Loss       AlgConfig
 	QueryCloud string // "help" (default) or "all-fail"
-	MaxRefill  int    // for algorithms that refill: at most this many extra batches, 3
-	Seed       uint64 // 42
+	// JudgeTimeout bounds each call of the task's verifier, through its context:
+	// 30 s. What takes longer leaves its group unresolved.
+	JudgeTimeout time.Duration
+	MaxRefill    int    // for algorithms that refill: at most this many extra batches, 3
+	Seed         uint64 // 42
 }
 
 func (c *Config) setDefaults() {
@@ -64,6 +67,7 @@ func (c *Config) setDefaults() {
 	def(&c.Loss.Epsilon, 0.2)
 	def(&c.Loss.KLEstimator, "k3")
 	def(&c.QueryCloud, "help")
+	def(&c.JudgeTimeout, judgeLimit)
 	def(&c.MaxRefill, 3)
 	def(&c.Seed, 42)
 	if c.Algorithm == nil {
@@ -102,6 +106,14 @@ func (c *Config) Check() error {
 		return fmt.Errorf("temperature %g: training samples, so it must be above 0", c.Temperature)
 	case !(c.LearningRate > 0):
 		return fmt.Errorf("learning-rate %g: must be above 0", c.LearningRate)
+	case math.IsInf(c.LearningRate, 0) || c.WarmupSteps < 0 || c.MaxSteps < 0:
+		return fmt.Errorf("learning-rate %g, warmup-steps %d, max-steps %d: must be finite and not negative", c.LearningRate, c.WarmupSteps, c.MaxSteps)
+	case !(c.AdamBeta1 >= 0 && c.AdamBeta1 < 1) || !(c.AdamBeta2 >= 0 && c.AdamBeta2 < 1):
+		return fmt.Errorf("adam-beta1 %g, adam-beta2 %g: must be in [0, 1)", c.AdamBeta1, c.AdamBeta2)
+	case c.Budget != Budget{} && (c.Budget.Num < 0 || c.Budget.Num >= c.Budget.Den):
+		return fmt.Errorf("cloud budget %d/%d: outside [0, 1); give a share of the prompts", c.Budget.Num, c.Budget.Den)
+	case c.JudgeTimeout < 0:
+		return fmt.Errorf("judge timeout %v: must be above 0", c.JudgeTimeout)
 	case c.QueryCloud != "help" && c.QueryCloud != "all-fail":
 		return fmt.Errorf("query-cloud %q: must be help or all-fail", c.QueryCloud)
 	case c.LRScheduler != "constant" && c.LRScheduler != "linear" && c.LRScheduler != "cosine":
@@ -171,6 +183,10 @@ func NewTrainer(c Config, s Setup) (*Trainer, error) {
 		t.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	switch {
+	case s.Model == nil || s.Tokenizer == nil || s.Task == nil:
+		return nil, errors.New("trainer: Setup needs a Model, a Tokenizer and a Task")
+	case !s.Model.Options().Trainable:
+		return nil, errors.New("trainer: the model was not made trainable; set model.Options.Trainable and MaxRows")
 	case len(s.Prompts) == 0:
 		return nil, errors.New("training data: no prompts; give a data set with at least one")
 	case c.Loss.Beta != 0 && s.Reference == nil:
@@ -237,14 +253,42 @@ func (t *Trainer) State() State { return t.state }
 // Step makes one update: sample, judge, ask, score, choose, weigh, update. A
 // step with nothing to learn from is skipped and says so. When ctx ends before
 // the update, nothing has changed but the cloud's recorded answers.
-func (t *Trainer) Step(ctx context.Context) (*StepStats, error) {
+func (t *Trainer) Step(ctx context.Context) (st *StepStats, err error) {
 	start := time.Now()
+	undo, err := t.saveAlgorithm()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
+	st, err = t.step(ctx)
+	if err == nil {
+		st.StepTime = time.Since(start)
+	}
+	return st, err
+}
+
+// saveAlgorithm returns what puts the algorithm's state back.
+func (t *Trainer) saveAlgorithm() (undo func() error, err error) {
+	s, ok := t.cfg.Algorithm.(Stateful)
+	if !ok {
+		return func() error { return nil }, nil
+	}
+	state, err := s.State()
+	return func() error { return s.SetState(state) }, err
+}
+
+func (t *Trainer) step(ctx context.Context) (*StepStats, error) {
 	st := &StepStats{Step: t.state.Step + 1}
 	next := t.state
 	next.Step++
 
 	batch := &Batch{Step: next.Step, Seed: t.cfg.Seed, Rho: t.cfg.Budget.Rho(), Budget: t.cfg.Budget, Config: t.cfg.Loss}
-	groups, err := t.sample(ctx, &next, st)
+	asked := map[questionKey]bool{}
+	groups, err := t.sample(ctx, &next, st, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +296,7 @@ func (t *Trainer) Step(ctx context.Context) (*StepStats, error) {
 	st.observe(t.cfg.Algorithm, batch)
 	sel := t.cfg.Algorithm.Select(batch)
 	for n := 0; t.wantsMore(batch, sel) && n < t.cfg.MaxRefill; n++ {
-		more, err := t.sample(ctx, &next, st)
+		more, err := t.sample(ctx, &next, st, asked)
 		if err != nil {
 			return nil, err
 		}
@@ -268,10 +312,14 @@ func (t *Trainer) Step(ctx context.Context) (*StepStats, error) {
 		if err := t.update(ctx, batch, sel.Keep, st); err != nil {
 			return nil, fmt.Errorf("step %d: %w", next.Step, err)
 		}
+		if st.Skipped {
+			break
+		}
+		ctx = context.WithoutCancel(ctx) // a batch's updates are made all or none
 	}
 	st.NumTokens = next.Tokens
+	st.CloudCalls = next.Calls - t.state.Calls
 	st.CloudCallsTotal, st.CloudCostUSD = next.Calls, next.CostUSD
-	st.StepTime = time.Since(start)
 	t.state = next
 	return st, nil
 }
@@ -282,8 +330,9 @@ func (t *Trainer) wantsMore(b *Batch, sel Selection) bool {
 }
 
 // sample draws the next prompts and returns their groups with rewards; groups
-// that could not be resolved are counted in st and left out.
-func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats) ([]*Group, error) {
+// that could not be resolved are counted in st and left out. asked holds the
+// questions that the step has asked so far.
+func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats, asked map[questionKey]bool) ([]*Group, error) {
 	groups := make([]*Group, t.cfg.PromptsPerStep)
 	for i := range groups {
 		idx := drawPrompt(t.cfg.Seed, next.Cursor, len(t.prompts))
@@ -297,10 +346,10 @@ func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats) ([]*Gr
 	st.RolloutTime += time.Since(phase)
 
 	phase = time.Now()
-	if err := judgeAll(ctx, t.s.Task, groups); err != nil {
+	if err := judgeWithin(ctx, t.s.Task, groups, t.cfg.JudgeTimeout); err != nil {
 		return nil, err
 	}
-	if err := t.askCloud(ctx, groups, next); err != nil {
+	if err := t.askCloud(ctx, groups, next, asked); err != nil {
 		return nil, err
 	}
 	for _, g := range groups {
@@ -358,7 +407,16 @@ func mix(x uint64) uint64 {
 
 // generate samples G responses to every group's prompt.
 func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st *StepStats) error {
-	handles := make([]*model.Handle, len(groups))
+	handles := make([]*model.Handle, 0, len(groups))
+	// A step that ends early must not leave work behind for the next one.
+	finished := false
+	defer func() {
+		for _, h := range handles {
+			if !finished {
+				t.rollout.Cancel(h)
+			}
+		}
+	}()
 	for i, g := range groups {
 		h, err := t.rollout.Submit(model.Request{
 			Prompt: g.PromptTokens, N: t.cfg.NumGenerations, MaxNewTokens: t.cfg.MaxCompletionLength,
@@ -369,11 +427,15 @@ func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st
 		if err != nil {
 			return err
 		}
-		handles[i] = h
+		handles = append(handles, h)
 	}
 	if err := t.rollout.Run(ctx); err != nil {
+		if errors.Is(err, model.ErrNonFinite) {
+			err = fmt.Errorf("step %d: %w: %w; resume from a checkpoint with a lower learning rate", next.Step, ErrNonFinite, err)
+		}
 		return err
 	}
+	finished = true
 	for i, h := range handles {
 		g := groups[i]
 		for _, c := range h.Completions() {
@@ -390,7 +452,7 @@ func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st
 }
 
 // askCloud asks for the answers that this batch wants, each at most once ever.
-func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State) error {
+func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State, asked map[questionKey]bool) error {
 	var wanting []*Group
 	var questions []cloud.Question
 	for _, g := range groups {
@@ -411,6 +473,11 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State) er
 	}
 	for i, o := range outcomes {
 		g := wanting[i]
+		// The same question twice in a step is one call, whose outcome a Desk
+		// hands out twice.
+		key := questionKey{questions[i].ID, questions[i].Text}
+		o.Cached = o.Cached || asked[key]
+		asked[key] = true
 		if !o.Cached {
 			next.Calls++
 			next.CostUSD += o.Answer.CostUSD
@@ -419,8 +486,11 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State) er
 			g.Unresolved = fmt.Sprintf("cloud: %v", o.Err)
 			continue
 		}
-		correct, err := t.s.Task.JudgeCloud(ctx, g.Prompt, o.Answer.Text)
+		correct, err := t.judgeCloud(ctx, g.Prompt, o.Answer.Text)
 		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			g.Unresolved = fmt.Sprintf("verifier of the cloud's answer: %v", err)
 			continue
 		}
@@ -428,6 +498,15 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State) er
 	}
 	return nil
 }
+
+func (t *Trainer) judgeCloud(ctx context.Context, p Prompt, answer string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.JudgeTimeout)
+	defer cancel()
+	return t.s.Task.JudgeCloud(ctx, p, answer)
+}
+
+// questionKey tells questions to one cloud apart.
+type questionKey struct{ id, text string }
 
 // question is what the cloud is asked about p.
 func question(p Prompt) cloud.Question {

@@ -117,7 +117,7 @@ func parseConfig(b []byte) (Config, error) {
 	if err := json.Unmarshal(b, &file); err != nil {
 		var te *json.UnmarshalTypeError
 		if errors.As(err, &te) && te.Field != "" {
-			return Config{}, fmt.Errorf("field %s: expected %s, found %s", te.Field, te.Type, te.Value)
+			return Config{}, fmt.Errorf("field %s: expected %s, found %s", strings.TrimPrefix(te.Field, "Config."), te.Type, te.Value)
 		}
 		return Config{}, fmt.Errorf("not valid JSON: %w", err)
 	}

@@ -250,6 +250,9 @@ func (m *Model) role(r Role) (engine.Buffer, error) {
 	return b, nil
 }
 
+// ErrNonFinite says that generation met a log-probability that is not a number.
+var ErrNonFinite = errors.New("the weights are not finite")
+
 var errNotTrainable = errors.New("model: not trainable: set Options.Trainable")
 
 func (m *Model) param(name string) (Param, error) {

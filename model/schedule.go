@@ -308,7 +308,7 @@ func (s *Scheduler) collect() error {
 			LogProb: f.stats[statLogProb*b+i], SamplingLogProb: f.stats[statSampling*b+i], Entropy: f.stats[statEntropy*b+i],
 		}
 		if t.LogProb != t.LogProb || t.ID < 0 || int(t.ID) >= s.m.cfg.VocabSize {
-			return fmt.Errorf("model: decoding: token %d has log-prob %g at position %d: the weights are not finite", t.ID, t.LogProb, q.len())
+			return fmt.Errorf("model: decoding: token %d has log-prob %g at position %d: %w", t.ID, t.LogProb, q.len(), ErrNonFinite)
 		}
 		q.forced = f.state[stateForced*b+i]
 		s.counting.Tokens++

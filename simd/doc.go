@@ -27,10 +27,10 @@
 //     float64 sums to lane i mod 16; lanes are then added pairwise, halving
 //     their number (lane l with lane l+n/2, …) as laneSum32 and laneSum64 show.
 //
-// The generic kernels keep the same three promises among themselves. Assembly
-// fuses each multiply-add into one rounding and generic code rounds twice, so
-// the two agree within tolerances, not in bits (the float64 sums and Max agree
-// in bits).
+// The generic kernels keep the same three promises among themselves. Their
+// multiply-adds are fused too, by way of float64 (mulAdd in gemm_generic.go);
+// element-wise kernels and float32 sums may round differently from assembly, so
+// that the two agree within tolerances, not in bits.
 //
 // Why assembly and not the experimental simd/archsimd of Go 1.26: that package
 // needs GOEXPERIMENT at build time, which a library cannot ask of its users.

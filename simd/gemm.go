@@ -45,7 +45,9 @@ func Gemm(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []floa
 	if acc {
 		st = startC
 	}
-	gemm(m, n, k, a, rsa, csa, b, ldb, c, ldc, nil, st)
+	if m > 0 && n > 0 {
+		gemm(m, n, k, a, rsa, csa, b, ldb, c, ldc, nil, st)
+	}
 }
 
 // GemmBias computes C = bias + A·B with bias[j] added to every row: the bias is
@@ -57,7 +59,9 @@ func GemmBias(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []
 	if len(bias) < n {
 		panic(errGemmBias)
 	}
-	gemm(m, n, k, a, rsa, csa, b, ldb, c, ldc, bias, startBias)
+	if m > 0 && n > 0 {
+		gemm(m, n, k, a, rsa, csa, b, ldb, c, ldc, bias, startBias)
+	}
 }
 
 // GemmPacked is Gemm over a B packed by PackNT or PackNN, of logical shape
@@ -73,7 +77,9 @@ func GemmPacked(m, n, k int, a []float32, rsa, csa int, packed []float32, c []fl
 	if acc {
 		st = startC
 	}
-	gemmPacked(m, n, k, a, rsa, csa, packed, c, ldc, nil, st)
+	if m > 0 && n > 0 {
+		gemmPacked(m, n, k, a, rsa, csa, packed, c, ldc, nil, st)
+	}
 }
 
 // GemmPackedBias is GemmBias over a packed B.
@@ -85,7 +91,9 @@ func GemmPackedBias(m, n, k int, a []float32, rsa, csa int, packed []float32, c 
 	if len(bias) < n {
 		panic(errGemmBias)
 	}
-	gemmPacked(m, n, k, a, rsa, csa, packed, c, ldc, bias, startBias)
+	if m > 0 && n > 0 {
+		gemmPacked(m, n, k, a, rsa, csa, packed, c, ldc, bias, startBias)
+	}
 }
 
 func checkGemm(m, n, k int, a []float32, rsa, csa int, c []float32, ldc int) {

@@ -3,7 +3,7 @@
 package simd
 
 func gemm(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, bias []float32, st start) {
-	if use.avx2 {
+	if use.avx2 && k > 0 {
 		gemmTiles(m, n, k, a, rsa, csa, b, ldb, c, ldc, bias, st)
 		return
 	}
@@ -11,7 +11,7 @@ func gemm(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []floa
 }
 
 func gemmPacked(m, n, k int, a []float32, rsa, csa int, packed []float32, c []float32, ldc int, bias []float32, st start) {
-	if use.avx2 {
+	if use.avx2 && k > 0 {
 		gemmPackedTiles(m, n, k, a, rsa, csa, packed, c, ldc, bias, st)
 		return
 	}
@@ -54,5 +54,14 @@ func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bp
 // copyRows copies k ≥ 1 rows of one whole panel, ldb bytes apart.
 func copyRows(dst, b *float32, ldb uintptr, k int) { copyPanelAVX2(dst, b, ldb, k) }
 
-// copyTiles packs k ≥ 1 columns, csa bytes apart, of tiles ≥ 1 tiles of six rows.
-func copyTiles(dst, a *float32, csa uintptr, k, tiles int) { copyTilesAVX2(dst, a, csa, k, tiles) }
+// copyTiles packs k ≥ 1 columns, csa bytes apart, of tiles ≥ 1 tiles of 4 to 6 rows.
+func copyTiles(rows int, dst, a *float32, csa uintptr, k, tiles int) {
+	switch rows {
+	case 4:
+		copyTiles4AVX2(dst, a, csa, k, tiles)
+	case 5:
+		copyTiles5AVX2(dst, a, csa, k, tiles)
+	default:
+		copyTiles6AVX2(dst, a, csa, k, tiles)
+	}
+}

@@ -60,11 +60,23 @@ func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb u
 //go:noescape
 func copyPanelAVX2(dst *float32, b *float32, ldb uintptr, k int)
 
-// copyTilesAVX2 packs tiles of six rows of a matrix whose columns are contiguous and
-// csa bytes apart: dst[(t·k + p)·6 + i] = a[p·csa + 6t + i]; k ≥ 1, tiles ≥ 1.
+// copyTiles4AVX2 packs tiles of 4 rows of a matrix whose columns are contiguous and
+// csa bytes apart: dst[(t·k + p)·4 + i] = a[p·csa + 4·t + i]; k ≥ 1, tiles ≥ 1.
 //
 //go:noescape
-func copyTilesAVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+func copyTiles4AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+
+// copyTiles5AVX2 packs tiles of 5 rows of a matrix whose columns are contiguous and
+// csa bytes apart: dst[(t·k + p)·5 + i] = a[p·csa + 5·t + i]; k ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func copyTiles5AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+
+// copyTiles6AVX2 packs tiles of 6 rows of a matrix whose columns are contiguous and
+// csa bytes apart: dst[(t·k + p)·6 + i] = a[p·csa + 6·t + i]; k ≥ 1, tiles ≥ 1.
+//
+//go:noescape
+func copyTiles6AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
 
 // transpose8AVX2 writes eight columns of dst from eight rows of src, in blocks ≥ 1
 // of 8×8: dst[i,j] = src[j,i] for i < 8·blocks, j < 8. Strides in bytes.

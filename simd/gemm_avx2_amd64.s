@@ -23,8 +23,8 @@
 //
 // Source: outer-product formulation of Goto and van de Geijn (2008).
 //
-// Beside them, copyPanelAVX2, copyTilesAVX2 and transpose8AVX2 move operands into
-// panels and tiles.
+// Beside them, copyPanelAVX2, copyTiles<R>AVX2 and transpose8AVX2 move operands
+// into panels and tiles.
 //
 // Checked by TestGemm*, TestPackNT, TestTranspose, FuzzGemm. Measured by
 // BenchmarkGemm and BenchmarkPack: EPYC 9004 (Zen 4), one core: 82 to 95 % of the
@@ -648,16 +648,15 @@ row:
 	VZEROUPPER
 	RET
 
-// func copyTilesAVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+// func copyTiles4AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
 // Requires: AVX
-TEXT ·copyTilesAVX2(SB), NOSPLIT, $0-40
-	MOVQ dst+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ csa+16(FP), DX
-	MOVQ k+24(FP), BX
-	MOVQ tiles+32(FP), SI
-	LEAQ (BX)(BX*2), DI
-	SHLQ $0x03, DI
+TEXT ·copyTiles4AVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   csa+16(FP), DX
+	MOVQ   k+24(FP), BX
+	MOVQ   tiles+32(FP), SI
+	IMUL3Q $0x00000010, BX, DI
 
 column:
 	MOVQ CX, R8
@@ -666,9 +665,69 @@ column:
 
 tile:
 	VMOVUPS (R8), X0
-	VMOVSD  16(R8), X1
 	VMOVUPS X0, (R9)
-	VMOVSD  X1, 16(R9)
+	ADDQ    $0x10, R8
+	ADDQ    DI, R9
+	DECQ    R10
+	JNZ     tile
+	ADDQ    DX, CX
+	ADDQ    $0x10, AX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func copyTiles5AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+// Requires: AVX
+TEXT ·copyTiles5AVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   csa+16(FP), DX
+	MOVQ   k+24(FP), BX
+	MOVQ   tiles+32(FP), SI
+	IMUL3Q $0x00000014, BX, DI
+
+column:
+	MOVQ CX, R8
+	MOVQ AX, R9
+	MOVQ SI, R10
+
+tile:
+	VMOVUPS (R8), X0
+	VMOVUPS X0, (R9)
+	VMOVSS  16(R8), X0
+	VMOVSS  X0, 16(R9)
+	ADDQ    $0x14, R8
+	ADDQ    DI, R9
+	DECQ    R10
+	JNZ     tile
+	ADDQ    DX, CX
+	ADDQ    $0x14, AX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func copyTiles6AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
+// Requires: AVX
+TEXT ·copyTiles6AVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   csa+16(FP), DX
+	MOVQ   k+24(FP), BX
+	MOVQ   tiles+32(FP), SI
+	IMUL3Q $0x00000018, BX, DI
+
+column:
+	MOVQ CX, R8
+	MOVQ AX, R9
+	MOVQ SI, R10
+
+tile:
+	VMOVUPS (R8), X0
+	VMOVUPS X0, (R9)
+	VMOVSD  16(R8), X0
+	VMOVSD  X0, 16(R9)
 	ADDQ    $0x18, R8
 	ADDQ    DI, R9
 	DECQ    R10

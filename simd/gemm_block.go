@@ -15,13 +15,18 @@ import (
 //
 // A slice of B is copied together where enough rows follow to pay for it, and a
 // block of a transposed A where enough columns do: its elements for one tile are
-// a stride apart for each step of k, often all in the same few cache sets.
+// a stride apart from step to step of k, often in the same few cache sets.
 const (
 	tileRows  = 6
 	maxKC     = 320
 	blockA    = 96 << 10 // elements of an A block
 	directMax = 48       // below so many rows, B is not worth copying
-	packAMin  = 32       // from so many rows and columns on, a transposed A is
+
+	// What a copy of a transposed A costs per step falls with N, what it gains
+	// rises with the stride: from so many rows and so large a product of the two
+	// (2 KB · 128) it pays.
+	copyAMin    = 32
+	copyAStride = 256 << 10
 
 	// For few rows B comes from memory rather than from a cache: it is then read
 	// in long runs, whose slices of a panel (128 KB) the second level holds.
@@ -73,11 +78,8 @@ func newJob(m, n, k int, a []float32, rsa, csa int, c []float32, ldc int, bias [
 	return g
 }
 
-// gemmTiles is the product over an unpacked B.
+// gemmTiles is the product over an unpacked B; no dimension is zero.
 func gemmTiles(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, bias []float32, st start) {
-	if m == 0 || n == 0 {
-		return
-	}
 	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
 	g.b = unsafe.Pointer(unsafe.SliceData(b))
 	g.ldb, g.bps = uintptr(4*ldb), 4*PanelWidth
@@ -98,11 +100,8 @@ func gemmTiles(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c [
 	g.run(true)
 }
 
-// gemmPackedTiles is the product over a packed B.
+// gemmPackedTiles is the product over a packed B; no dimension is zero.
 func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c []float32, ldc int, bias []float32, st start) {
-	if m == 0 || n == 0 {
-		return
-	}
 	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
 	g.b = unsafe.Pointer(unsafe.SliceData(packed))
 	g.ldb, g.bps = 4*PanelWidth, uintptr(4*PanelWidth*k)
@@ -112,7 +111,7 @@ func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c
 // run is the loop nest. With copyB, B is packed slice by slice, with zeros
 // beyond n; without, B must hold whole panels.
 func (g *job) run(copyB bool) {
-	copyA := g.csa != 4 && g.m >= packAMin && g.n >= packAMin
+	copyA := g.m >= copyAMin && g.csa != 4 && g.csa*uintptr(g.n) >= copyAStride
 	var s *scratch
 	if copyA || copyB {
 		s = scratches.Get().(*scratch)
@@ -131,7 +130,7 @@ func (g *job) run(copyB bool) {
 		if kc = evenBlock(g.k, maxKC); g.m <= longM && !copyB {
 			kc = evenBlock(g.k, longKC)
 		}
-		mc = max(tileRows, blockA/max(kc, 1)/tileRows*tileRows)
+		mc = max(tileRows, blockA/kc/tileRows*tileRows)
 	}
 	for i0 := 0; i0 < g.m; i0 += mc {
 		rows := min(mc, g.m-i0)
@@ -178,7 +177,7 @@ func (g *job) run(copyB bool) {
 // evenBlock splits n into the fewest blocks of at most limit, and returns the
 // size that makes them even.
 func evenBlock(n, limit int) int {
-	blocks := max(1, (n+limit-1)/limit)
+	blocks := (n + limit - 1) / limit
 	return (n + blocks - 1) / blocks
 }
 
@@ -206,22 +205,22 @@ type tiles struct {
 
 // copyBlock packs the block, tile after tile.
 func (t *tiles) copyBlock(s *scratch, rows int) {
-	full := 0
-	if t.rsa == 4 && t.k > 0 {
-		for rows-full*tileRows > 0 && nextRows(rows-full*tileRows) == tileRows {
-			full++
-		}
-		if full > 0 {
-			copyTiles(&s.block[0], (*float32)(t.a), t.csa, t.k, full)
-		}
-	}
-	for i := full * tileRows; i < rows; {
+	for i := 0; i < rows; {
 		r := nextRows(rows - i)
+		src := unsafe.Add(t.a, uintptr(i)*t.rsa)
+		if t.rsa == 4 && r >= 4 {
+			count := 1
+			for left := rows - i - r; left > 0 && nextRows(left) == r; left -= r {
+				count++
+			}
+			copyTiles(r, &s.block[i*t.k], (*float32)(src), t.csa, t.k, count)
+			i += r * count
+			continue
+		}
 		dst := s.block[i*t.k:][:r*t.k]
 		for p := range t.k {
-			src := unsafe.Add(t.a, uintptr(i)*t.rsa+uintptr(p)*t.csa)
 			for q := range r {
-				dst[p*r+q] = *(*float32)(unsafe.Add(src, uintptr(q)*t.rsa))
+				dst[p*r+q] = *(*float32)(unsafe.Add(src, uintptr(p)*t.csa+uintptr(q)*t.rsa))
 			}
 		}
 		i += r
@@ -237,16 +236,17 @@ func (t *tiles) strideK(r int) uintptr {
 	return t.csa
 }
 
-// column runs the tiles over one group of panels.
+// column runs the tiles over one group of panels. Each pointer is made from its
+// base when it is needed: one that runs past the end of its slice must not
+// exist where the garbage collector looks.
 func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
-	for a := t.a; rows > 0; {
-		r := nextRows(rows)
-		tile(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, bps, (*float32)(c), ldc, (*float32)(init), ldi)
-		rows -= r
-		a = unsafe.Add(a, uintptr(r)*t.step)
-		c = unsafe.Add(c, uintptr(r)*ldc)
-		init = unsafe.Add(init, uintptr(r)*ldi)
+	for i := 0; i < rows; {
+		r := nextRows(rows - i)
+		u := uintptr(i)
+		tile(r, panels, t.k, (*float32)(unsafe.Add(t.a, u*t.step)), t.rsa, t.strideK(r), (*float32)(b), ldb, bps,
+			(*float32)(unsafe.Add(c, u*ldc)), ldc, (*float32)(unsafe.Add(init, u*ldi)), ldi)
+		i += r
 	}
 }
 
@@ -255,34 +255,29 @@ func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
 	var s [tileRows][PanelWidth]float32
-	for a := t.a; rows > 0; {
-		r := nextRows(rows)
-		for i := range r {
-			copy(s[i][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i)*ldi)), cols))
+	for i := 0; i < rows; {
+		r := nextRows(rows - i)
+		for q := range r {
+			copy(s[q][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i+q)*ldi)), cols))
 		}
-		tile(r, 1, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, 0, &s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
-		for i := range r {
-			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i)*ldc)), cols), s[i][:cols])
+		tile(r, 1, t.k, (*float32)(unsafe.Add(t.a, uintptr(i)*t.step)), t.rsa, t.strideK(r), (*float32)(b), ldb, 0,
+			&s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
+		for q := range r {
+			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i+q)*ldc)), cols), s[q][:cols])
 		}
-		rows -= r
-		a = unsafe.Add(a, uintptr(r)*t.step)
-		c = unsafe.Add(c, uintptr(r)*ldc)
-		init = unsafe.Add(init, uintptr(r)*ldi)
+		i += r
 	}
 }
 
 // copyPanel packs k rows of cols ≤ 16 columns, zero beyond cols.
 func copyPanel(dst *[maxKC * PanelWidth]float32, b unsafe.Pointer, ldb uintptr, k, cols int) {
 	if cols == PanelWidth {
-		if k > 0 {
-			copyRows(&dst[0], (*float32)(b), ldb, k)
-		}
+		copyRows(&dst[0], (*float32)(b), ldb, k)
 		return
 	}
 	for p := range k {
 		row := dst[p*PanelWidth:][:PanelWidth]
-		copy(row, unsafe.Slice((*float32)(b), cols))
+		copy(row, unsafe.Slice((*float32)(unsafe.Add(b, uintptr(p)*ldb)), cols))
 		clear(row[cols:])
-		b = unsafe.Add(b, ldb)
 	}
 }

@@ -2,10 +2,7 @@ package simd
 
 // The generic product walks B by rows and updates a whole row of C at a time,
 // which a compiler without vectorisation runs best. Four steps of k share one
-// pass over the row; within it each element's chain stays in order. Every
-// product is converted explicitly, which forbids the compiler to fuse it into
-// the addition: the bits are then the same on every architecture and in every
-// tail.
+// pass over the row; within it each element's chain stays in order.
 
 func gemmGeneric(m, n, k int, a []float32, rsa, csa int, b []float32, ldb int, c []float32, ldc int, bias []float32, st start) {
 	for i := range m {
@@ -47,18 +44,24 @@ func gemmRow(c []float32, n, k int, a []float32, csa int, b []float32, ldb int) 
 		b2 := b[(p+2)*ldb:][:n]
 		b3 := b[(p+3)*ldb:][:n]
 		for j, s := range c {
-			s += float32(a0 * b0[j])
-			s += float32(a1 * b1[j])
-			s += float32(a2 * b2[j])
-			s += float32(a3 * b3[j])
-			c[j] = s
+			s = mulAdd(a0, b0[j], s)
+			s = mulAdd(a1, b1[j], s)
+			s = mulAdd(a2, b2[j], s)
+			c[j] = mulAdd(a3, b3[j], s)
 		}
 	}
 	for ; p < k; p++ {
 		a0 := a[p*csa]
 		b0 := b[p*ldb:][:n]
 		for j, s := range c {
-			c[j] = s + float32(a0*b0[j])
+			c[j] = mulAdd(a0, b0[j], s)
 		}
 	}
 }
+
+// mulAdd is a·b + s with one rounding, by way of float64: the product of two
+// float32s is exact there, so that it makes no difference whether a compiler
+// fuses it into the sum and the bits are the same on every architecture. The
+// sum is rounded twice, to float64 and to float32; that differs from a fused
+// multiply-add only where the float64 sum lies exactly between two float32s.
+func mulAdd(a, b, s float32) float32 { return float32(float64(a)*float64(b) + float64(s)) }

@@ -94,13 +94,12 @@ func (o *attentionBackwardOp) block(s *backwardScratch, seg *segPlan, from, n, h
 			for r := range n {
 				pr, dr := p[r*split:][:split], ds[r*split:][:split]
 				seen := min(first+r-j*split+1, split)
-				simd.ExpSub(pr[:seen], pr[:seen], o.lse.p[(row0+r)*o.lse.stride+h])
 				clear(pr[seen:])
 				clear(dr[seen:])
-				simd.Mul(dr, pr, dr)
-				simd.Axpy(dr, -s.delta[r], pr)
+				pr, dr = pr[:seen], dr[:seen]
+				simd.ExpSub(pr, pr, o.lse.p[(row0+r)*o.lse.stride+h])
+				simd.SoftmaxBackward(dr, pr, dr, o.scale, s.delta[r])
 			}
-			simd.Scale(ds, o.scale, ds)
 
 			// The split's keys lie in up to two runs of rows. Those that no row of
 			// the block sees are left out.

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/simd"
@@ -10,9 +11,12 @@ import (
 // Tiles of a matrix product. Their sizes touch speed only: package simd makes an
 // element's bits independent of the tile that it lies in.
 const (
-	tileRows  = 96      // of C; a multiple of every kernel's row block
-	tileWork  = 1 << 20 // multiply-adds that a tile aims at
-	tileLeast = 1 << 15 // below this, splitting costs more than it gains
+	tileWork    = 1 << 23 // most multiply-adds of a tile, about 0.2 ms
+	tileLeast   = 1 << 15 // fewest: below this, splitting costs more than it gains
+	tileRows    = 192     // most rows of a tile
+	tilesEach   = 4       // tiles that a thread should get at least
+	tileRowStep = 32
+	stripRows   = 48 // rows of a tile whose residual is added at once
 )
 
 // grid cuts an m×n matrix into tiles of rows×cols, cols being a whole number of
@@ -25,24 +29,23 @@ type grid struct {
 }
 
 // newGrid plans the tiles of a product with inner dimension k for a number of
-// threads.
+// threads. Tiles are about square, because each copies its share of both
+// operands; then they are evened out.
 func newGrid(m, n, k, threads int) grid {
 	if m == 0 || n == 0 {
 		return grid{}
 	}
 	k = max(k, 1)
-	want := max(tileLeast, min(tileWork, m*n/(2*threads)*k))
-	rows := min(m, tileRows)
-	if rows < m && m < 2*tileRows {
-		rows = roundUp((m+1)/2, 16)
-	}
-	cols := max(1, want/(rows*k)/simd.PanelWidth) * simd.PanelWidth
-	cols = min(cols, roundUp(n, simd.PanelWidth))
-	across := (n + cols - 1) / cols
-	cols = roundUp((n+across-1)/across, simd.PanelWidth) // even the tiles out
+	want := min(max(m*n/(tilesEach*threads)*k, tileLeast), tileWork)
+	edge := int(math.Sqrt(float64(want) / float64(k)))
+	rows := min(m, tileRows, roundUp(max(edge, 1), tileRowStep))
 	down := (m + rows - 1) / rows
+	rows = min(rows, roundUp((m+down-1)/down, 2))
+	cols := max(1, want/(rows*k)/simd.PanelWidth) * simd.PanelWidth
+	across := (n + cols - 1) / cols
+	cols = roundUp((n+across-1)/across, simd.PanelWidth)
 	across = (n + cols - 1) / cols
-	return grid{m: m, n: n, rows: rows, cols: cols, down: down, tiles: down * across}
+	return grid{m: m, n: n, rows: rows, cols: cols, down: (m + rows - 1) / rows, tiles: (m + rows - 1) / rows * across}
 }
 
 // tile returns the bounds of tile i. Tiles run down the columns, so that
@@ -170,32 +173,39 @@ func (o *linearOp) run(b *Backend) {
 	o.panels = b.packedWeight(&o.w)
 	o.grid = newGrid(o.y.rows, o.y.cols, o.x.cols, len(b.pool.workers))
 	if o.add {
-		b.reserve(scratchLen(o.grid.rows * o.grid.cols))
+		b.reserve(scratchLen(stripRows * o.grid.cols))
 	}
 	b.parallel(o, o.grid.tiles)
 }
 
-// tile computes the product into Y, or, where a residual is added, into scratch
-// first: the chain of a product starts at zero or the bias, and the residual,
-// often larger than any term, costs one rounding instead of K.
+// tile computes the product into Y, or, where a residual is added, strip by
+// strip into scratch first: the chain of a product starts at zero or the bias,
+// and the residual, often larger than any term, costs one rounding instead of K.
 func (o *linearOp) tile(w *worker, i int) {
 	i0, i1, j0, j1 := o.grid.tile(i)
-	m, n, k := i1-i0, j1-j0, o.x.cols
-	c, ldc := o.y.from(i0, j0), o.y.stride
-	if o.add {
-		ldc = n
-		c = w.floats(m * n)
+	n := j1 - j0
+	if !o.add {
+		o.product(i0, i1, j0, j1, o.y.from(i0, j0), o.y.stride)
+		return
 	}
-	if o.bias != nil {
-		simd.GemmPackedBias(m, n, k, o.x.p[i0*o.x.stride:], o.x.stride, 1, o.panels[j0*k:], c, ldc, o.bias[j0:j1])
-	} else {
-		simd.GemmPacked(m, n, k, o.x.p[i0*o.x.stride:], o.x.stride, 1, o.panels[j0*k:], c, ldc, false)
-	}
-	if o.add {
-		for r := range m {
+	c := w.floats(min(stripRows, i1-i0) * n)
+	for ; i0 < i1; i0 += stripRows {
+		rows := min(stripRows, i1-i0)
+		o.product(i0, i0+rows, j0, j1, c, n)
+		for r := range rows {
 			simd.Add(o.y.from(i0+r, j0)[:n], c[r*n:][:n], o.residual.from(i0+r, j0)[:n])
 		}
 	}
+}
+
+// product computes rows i0..i1 and columns j0..j1 of X·Wᵀ + Bias.
+func (o *linearOp) product(i0, i1, j0, j1 int, c []float32, ldc int) {
+	k := o.x.cols
+	if o.bias != nil {
+		simd.GemmPackedBias(i1-i0, j1-j0, k, o.x.from(i0, 0), o.x.stride, 1, o.panels[j0*k:], c, ldc, o.bias[j0:j1])
+		return
+	}
+	simd.GemmPacked(i1-i0, j1-j0, k, o.x.from(i0, 0), o.x.stride, 1, o.panels[j0*k:], c, ldc, false)
 }
 
 // LinearBackwardInput computes DX = or += DY·W.

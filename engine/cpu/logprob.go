@@ -62,8 +62,8 @@ func (b *Backend) LogProb(a engine.LogProbArgs) {
 	b.submit(op)
 }
 
-// logProbRows is the most rows of a tile: a chunk's logits then take 512 KiB.
-const logProbRows = 32
+// logProbRows is the most rows of a tile: a chunk's logits then take 768 KiB.
+const logProbRows = 48
 
 type logProbOp struct {
 	x                     mat
@@ -124,8 +124,8 @@ func (o *logProbOp) tile(w *worker, i int) {
 // LogProbBackward computes the gradients of X and W. It takes as many rows at a
 // time as their gradients dz with respect to the logits fit in a bounded
 // scratch, in three passes: dz from recomputed logits, DX = dz·W, DW += dzᵀ·X.
-// The number of rows at a time depends on V alone, and each element of DW is one
-// chain in ascending t.
+// Each element of DX is one chain in ascending v and each of DW one in ascending
+// t, wherever the passes cut them.
 func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 	op := next(b, &b.ops.logProbBack)
 	*op = logProbBackwardOp{x: b.f32(a.X), w: b.weight(a.W), scale: a.Scale}
@@ -145,9 +145,12 @@ func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 }
 
 // gradFloats bounds the scratch of LogProbBackward: 64 MiB, or gradRows rows.
+// gradVocab is the part of the vocabulary over which DX advances at once, so that
+// tiles share these rows of W in the cache.
 const (
 	gradFloats = 1 << 24
 	gradRows   = 32
+	gradVocab  = 1024
 )
 
 type logProbBackwardOp struct {
@@ -162,6 +165,7 @@ type logProbBackwardOp struct {
 	panels []float32
 	dz     mat
 	row0   int // first row of dz
+	v0, vn int // the part of the vocabulary that pass 1 adds
 	pass   int
 	grid   grid
 }
@@ -181,8 +185,11 @@ func (o *logProbBackwardOp) run(b *Backend) {
 		o.pass, o.grid = 0, newGrid(o.dz.rows, v, c, threads)
 		b.reserve(scratchLen(o.grid.cols))
 		b.parallel(o, o.grid.tiles)
-		o.pass, o.grid = 1, newGrid(o.dz.rows, c, v, threads)
-		b.parallel(o, o.grid.tiles)
+		for o.v0 = 0; o.v0 < v; o.v0 += gradVocab {
+			o.vn = min(gradVocab, v-o.v0)
+			o.pass, o.grid = 1, newGrid(o.dz.rows, c, o.vn, threads)
+			b.parallel(o, o.grid.tiles)
+		}
 		o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
 		b.parallel(o, o.grid.tiles)
 	}
@@ -200,8 +207,8 @@ func (o *logProbBackwardOp) tile(w *worker, i int) {
 			o.gradient(o.dz.from(i0+r, j0)[:n], p, o.row0+i0+r, j0)
 		}
 	case 1:
-		simd.Gemm(m, n, o.w.rows, o.dz.from(i0, 0), o.dz.stride, 1, o.w.from(0, j0), o.w.stride,
-			o.dx.from(o.row0+i0, j0), o.dx.stride, false)
+		simd.Gemm(m, n, o.vn, o.dz.from(i0, o.v0), o.dz.stride, 1, o.w.from(o.v0, j0), o.w.stride,
+			o.dx.from(o.row0+i0, j0), o.dx.stride, o.v0 > 0)
 	case 2:
 		simd.Gemm(m, n, o.dz.rows, o.dz.from(0, i0), 1, o.dz.stride, o.x.from(o.row0, j0), o.x.stride,
 			o.dw.from(i0, j0), o.dw.stride, true)

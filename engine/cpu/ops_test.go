@@ -93,9 +93,10 @@ func attentionLoops(q, k, v []float32, keys []int, qAt, kvAt, kvCols, d int, sca
 }
 
 func TestAttentionAgainstLoops(t *testing.T) {
-	for _, s := range []struct{ h, kv, d int }{{4, 2, 8}, {3, 3, 32}, {6, 1, 20}} {
+	// Prompts end before, within and at the end of a split.
+	for _, s := range []struct{ h, kv, d, prompt1, prompt2 int }{{4, 2, 8, 45, 64}, {3, 3, 32, 20, 32}, {6, 1, 20, 70, 1}} {
 		r := newRig(t, 2, 2)
-		p := sharedPacking(45, []int{3, 40, 70}, 64, 33, 1)
+		p := sharedPacking(s.prompt1, []int{3, 40, 70}, s.prompt2, 33, 1)
 		T, qc, kc := p.Rows, s.h*s.d, s.kv*s.d
 		scale := float32(1 / math.Sqrt(float64(s.d)))
 		q, k, v := r.random(T, qc, 1), r.random(T, kc, 1), r.random(T, kc, 1)

@@ -50,7 +50,8 @@ const tileMask = 1<<32 - 1
 // gaps between operations are shorter than this, and an idle program parks.
 const (
 	spinTime  = 2 * time.Millisecond
-	spinYield = 32 // looks between two yields to other goroutines
+	spinYield = 32   // looks between two yields to other goroutines
+	spinCore  = 1024 // looks after which each yield is also one of the core
 )
 
 // pool is a set of workers that share the tiles of one operation at a time. The
@@ -114,14 +115,37 @@ func (p *pool) run(t tiler, n int) {
 		p.mu.Unlock()
 	}
 	p.drain(w)
-	for spins := 1; p.done.Load() < int64(n); spins++ {
-		if spins%spinYield == 0 {
-			runtime.Gosched()
-		}
-	}
+	p.await(n)
 	p.task = nil
 	if p.failure.Load() != nil {
 		panic(*p.failure.Swap(nil))
+	}
+}
+
+// await returns when n tiles are finished. Where the last ones take long, their
+// workers may lack a core: then it leaves them its own, at last by sleeping.
+func (p *pool) await(n int) {
+	var since time.Time
+	for spins := 1; p.done.Load() < int64(n); spins++ {
+		if spins%spinYield != 0 {
+			continue
+		}
+		yield(spins)
+		switch {
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > spinTime:
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+}
+
+// yield lets others run: goroutines, and, after some time without success, other
+// threads, among which may be the one that is waited for.
+func yield(spins int) {
+	runtime.Gosched()
+	if spins > spinCore {
+		yieldCore()
 	}
 }
 
@@ -173,7 +197,7 @@ func (p *pool) work(w *worker) {
 		if p.closing.Load() {
 			return
 		}
-		runtime.Gosched()
+		yield(spins)
 		if time.Since(idleSince) > spinTime {
 			p.park()
 			idleSince = time.Now()

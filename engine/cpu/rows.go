@@ -6,7 +6,7 @@ import (
 )
 
 // rowWork is the number of elements that a tile of row-wise work aims at.
-const rowWork = 1 << 14
+const rowWork = 1 << 12
 
 // rowBlocks cuts rows of cols elements into blocks of about rowWork elements.
 func rowBlocks(rows, cols int) (block, tiles int) {

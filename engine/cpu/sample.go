@@ -143,7 +143,7 @@ func (d *drawer) draw(w *worker, u float32) (token int, logProb float32) {
 	}
 	simd.ExpSub(p, p, m)
 	if topP < 1 {
-		keepMass(p, float64(topP)*simd.Sum(p), scratch)
+		keepMass(p, float64(topP), scratch)
 	}
 	if minP > 0 { // the largest weight is 1
 		for i, v := range p {
@@ -199,8 +199,7 @@ func pick(p []float32, u float64) (index int, total float64) {
 // keepLargest sets all but the k largest elements of z to −Inf; of equal ones
 // the lower index stays. scratch has len(z) elements; z has no NaN.
 func keepLargest(z []float32, k int, scratch []float32) {
-	s := scratch[:copy(scratch, z)]
-	kth := selectLargest(s, k)
+	kth := selectLargest(candidates(z, k, scratch), k)
 	more := k
 	for _, v := range z {
 		if v > kth {
@@ -216,6 +215,35 @@ func keepLargest(z []float32, k int, scratch []float32) {
 			z[i] = negInf
 		}
 	}
+}
+
+// candidates returns elements of z, the k largest among them, in scratch. Where
+// there are k blocks or more, k of their maxima are not below the k-th largest
+// maximum, so neither is the k-th largest element: blocks below it are left out.
+func candidates(z []float32, k int, scratch []float32) []float32 {
+	const block = 64
+	blocks := (len(z) + block - 1) / block
+	if k > blocks {
+		return scratch[:copy(scratch, z)]
+	}
+	for i := range blocks {
+		scratch[i] = simd.Max(z[i*block : min((i+1)*block, len(z))])
+	}
+	bound := selectLargest(scratch[:blocks], k)
+	n := 0
+	for i := range blocks {
+		b := z[i*block : min((i+1)*block, len(z))]
+		if simd.Max(b) < bound {
+			continue
+		}
+		for _, v := range b {
+			if v >= bound {
+				scratch[n] = v
+				n++
+			}
+		}
+	}
+	return scratch[:n]
 }
 
 // selectLargest returns the k-th largest element of s, 1 ≤ k ≤ len(s), and
@@ -237,18 +265,21 @@ func selectLargest(s []float32, k int) float32 {
 }
 
 // keepMass sets to 0 all weights but the shortest head, in descending order and
-// the lower index first, whose sum reaches target; at least one stays. It
-// selects instead of sorting.
-func keepMass(p []float32, target float64, scratch []float32) {
+// the lower index first, whose share of the whole mass reaches share; at least
+// one stays. It selects instead of sorting.
+func keepMass(p []float32, share float64, scratch []float32) {
+	total := simd.Sum(p)
+	target := max(share*total, math.SmallestNonzeroFloat64)
+	// All weights below floor together are at most half of what is to go.
+	floor := float32((total - target) / float64(2*len(p)))
 	n := 0
 	for _, v := range p {
-		if v > 0 {
+		if v > 0 && v >= floor {
 			scratch[n] = v
 			n++
 		}
 	}
 	s := scratch[:n]
-	target = max(target, math.SmallestNonzeroFloat64)
 	var mass float64 // of the weights above s
 	for len(s) > 0 {
 		pivot := median(s)

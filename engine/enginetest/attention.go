@@ -3,6 +3,7 @@ package enginetest
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
@@ -86,6 +87,18 @@ func packings() (out []namedPacking) {
 		out = append(out, namedPacking{fmt.Sprintf("prompt of %d shared", n), pack([]group{{n, []int{3, 1, 40, 33}}}, true)})
 	}
 	out = append(out, namedPacking{"several groups", pack([]group{{7, []int{4, 9}}, {33, []int{1, 32, 5}}, {10, nil}}, true)})
+	for i := range 6 {
+		rng := rand.New(rand.NewPCG(uint64(i), 3))
+		gs := make([]group, 1+rng.IntN(4))
+		for j := range gs {
+			gs[j].prompt = 1 + rng.IntN(70)
+			for range rng.IntN(4) {
+				gs[j].responses = append(gs[j].responses, 1+rng.IntN(40))
+			}
+		}
+		out = append(out, namedPacking{fmt.Sprintf("random %d", i), pack(gs, true)})
+	}
+	out = append(out, namedPacking{"no rows", &engine.Packing{}})
 	return append(out, namedPacking{"prefix is part of a prompt", &engine.Packing{Rows: 52, Segments: []engine.Segment{
 		{Start: 0, Len: 40},
 		{Start: 40, Len: 6, PrefixStart: 0, PrefixLen: 35},
@@ -148,8 +161,7 @@ func attentionCopiesPacking(e *env) error {
 	in, o := e.qkv(p.Rows, h), e.out("O", p.Rows, h.h*h.d)
 	mine := clonePacking(p)
 	e.Attention(in.args(o, h, mine))
-	mine.Rows = 1
-	clear(mine.Segments)
+	mine.Segments[1].PrefixLen, mine.Segments[2].PrefixLen = 1, 2
 	if err := e.fetch(); err != nil {
 		return err
 	}

@@ -9,10 +9,6 @@ import (
 	"github.com/updraft-ml/updraft/engine"
 )
 
-func TestDeferredConforms(t *testing.T) {
-	Run(t, func(testing.TB) engine.Backend { return NewDeferred(NewReference()) })
-}
-
 func mustAlloc(t *testing.T, b engine.Backend, d engine.DType, n int) engine.Buffer {
 	t.Helper()
 	buf, err := b.Alloc(d, n)

@@ -3,6 +3,7 @@ package enginetest
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
@@ -18,7 +19,25 @@ func gatherChecks() (checks []Check) {
 			Check{"Gather", name, withLayout(i, func(e *env) error { return gather(e, t, c, 6) })},
 			Check{"ScatterAdd", name, withLayout(i, func(e *env) error { return scatterAdd(e, t, c, 6) })})
 	}
-	return checks
+	return append(checks, Check{"ScatterAdd", "in ascending order", scatterInOrder})
+}
+
+// scatterInOrder: 2⁶⁰, −2⁶⁰ and 1 add up to 1 in this order only.
+func scatterInOrder(e *env) error {
+	const c = 37
+	var src []float32
+	var ids []int32
+	for i := range 30 {
+		src = append(src, slices.Repeat([]float32{[]float32{1 << 60, -1 << 60, 1}[i%3]}, c)...)
+		ids = append(ids, 1)
+	}
+	table := e.data("Table", 2, c, make([]float32, 2*c))
+	table.role = inplace
+	e.ScatterAdd(engine.ScatterAddArgs{Table: table.Tensor, Src: e.data("Src", len(ids), c, src).Tensor, IDs: e.ints("IDs", ids).Tensor})
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	return table.exactly(append(make([]float64, c), slices.Repeat([]float64{1}, c)...))
 }
 
 // someIDs repeats rows, leaves some out and includes both ends of the table.

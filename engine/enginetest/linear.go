@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
@@ -45,6 +46,8 @@ func linearChecks() (checks []Check) {
 		add("LinearBackwardWeight", "plain/"+name, func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
 	}
 	checks = append(checks,
+		Check{"Linear", "one chain in ascending K", chainInOrder},
+		Check{"Linear", "the chain is fused", chainIsFused},
 		Check{"Linear", "refreshed weight", refreshedWeight},
 		Check{"Linear", "views of one buffer", fusedViews},
 		Check{"LinearBackwardWeight", "adds up over calls", weightAddsUp},
@@ -120,6 +123,63 @@ func linearBackwardWeight(e *env, t, k, n int, withBias bool) error {
 		return nil
 	}
 	return db.near(wantB.plus(db.mat().V, testx.ChainC(t)))
+}
+
+// chainInOrder holds the forward to point 2 of the numerical contract with sums
+// that only one order gets right: the products are 2⁶⁰, −2⁶⁰, 1 again and again.
+// In ascending order each pair cancels and the last 1 is left; any other
+// grouping loses it or keeps others.
+func chainInOrder(e *env) error {
+	return exactChains(e, func(row []float32) float64 {
+		for i := range row {
+			row[i] = []float32{1 << 60, -1 << 60, 1}[i%3]
+		}
+		row[len(row)-1] = 1
+		return 1
+	})
+}
+
+// chainIsFused: −(1+2⁻¹¹) is followed by (1+2⁻¹²)², whose last bit 2⁻²⁴ only a
+// fused multiply-add carries into the sum.
+func chainIsFused(e *env) error {
+	return exactChains(e, func(row []float32) float64 {
+		row[1], row[2] = -(1 + 1.0/(1<<11)), 1+1.0/(1<<12)
+		return 1.0 / (1 << 24)
+	})
+}
+
+// exactChains multiplies rows of ones, but for 1+2⁻¹² in column 2 where fill
+// puts the same there, by a weight whose rows fill has filled, and demands the
+// exact sum that fill returns, at every place of the product's tiles.
+func exactChains(e *env, fill func(row []float32) float64) error {
+	const n = 36
+	for _, t := range []int{1, 2, 5, 8, 13, 40} {
+		for _, k := range []int{3, 6, 33, 66, 300, 1026} {
+			xs, ws, want := slices.Repeat([]float32{1}, t*k), make([]float32, n*k), make([]float64, t*n)
+			sum := 0.0
+			for r := range n {
+				sum = fill(ws[r*k : (r+1)*k])
+			}
+			if ws[2] != 1 {
+				for r := range t {
+					xs[r*k+2] = ws[2]
+				}
+			}
+			for i := range want {
+				want[i] = sum
+			}
+			x, w := e.data("X", t, k, xs), e.prepare(e.data("W", n, k, ws))
+			y := e.out("Y", t, n)
+			e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
+			if err := e.fetch(); err != nil {
+				return err
+			}
+			if err := y.exactly(want); err != nil {
+				return fmt.Errorf("T=%d, K=%d: %w", t, k, err)
+			}
+		}
+	}
+	return nil
 }
 
 // refreshedWeight: after the elements change, RefreshWeight brings the forward

@@ -1,9 +1,12 @@
 package enginetest
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/testx"
@@ -17,6 +20,7 @@ func memoryChecks() []Check {
 		{"Memory", "upload source may be reused at once", uploadReuse},
 		{"Memory", "download in stream order", downloadOrder},
 		{"Memory", "part of a buffer", partOfBuffer},
+		{"Memory", "an impossible size is an error", impossibleSize},
 		{"Memory", "freed memory comes back zeroed", freeAlloc},
 		{"Fill", "F32 and I32, any view", fill},
 		{"Copy", "any strides", copyStrides},
@@ -50,6 +54,21 @@ func allocZeros(e *env) error {
 		if slices.Max(is) != 0 || slices.Min(is) != 0 {
 			return fmt.Errorf("%d I32 elements are not all zero", n)
 		}
+	}
+	return nil
+}
+
+// impossibleSize: no machine has 2⁵² bytes; the error says how many were asked
+// for.
+func impossibleSize(e *env) error {
+	b, err := e.Alloc(engine.F32, 1<<50)
+	if err == nil {
+		e.loose = append(e.loose, b)
+		return errors.New("no error")
+	}
+	digits := strings.NewReplacer(",", "", "_", "", " ", "").Replace(err.Error())
+	if !strings.Contains(digits, strconv.Itoa(4<<50)) {
+		return fmt.Errorf("the error does not name the %d bytes: %w", 4<<50, err)
 	}
 	return nil
 }

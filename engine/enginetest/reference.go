@@ -1,7 +1,7 @@
 package enginetest
 
 import (
-	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
@@ -49,8 +49,9 @@ func (r *Reference) Name() string { return "reference (float64)" }
 // Alloc implements engine.Backend.
 func (r *Reference) Alloc(d engine.DType, n int) (engine.Buffer, error) {
 	r.notRecording()
-	if n < 0 {
-		return nil, errors.New("reference: negative size")
+	must(n >= 0, "reference: alloc: negative size")
+	if n > 1<<32 {
+		return nil, fmt.Errorf("reference: %d bytes are too many for a test", n*d.Size())
 	}
 	b := &refBuffer{owner: r, dtype: d}
 	if d == engine.I32 {

@@ -221,7 +221,7 @@ func samplingRows(e *env, b int) []ref.SampleParams {
 
 func sampleChecks() (checks []Check) {
 	for i, s := range [][2]int{{0, 10}, {1, 1}, {3, 2}, {1, 40}, {8, 40}, {40, 63}, {18, 1000}, {9, engine.VocabChunk - 1},
-		{9, engine.VocabChunk}, {10, engine.VocabChunk + 1}, {18, 9001}} {
+		{9, engine.VocabChunk}, {10, engine.VocabChunk + 1}, {18, 9001}, {7, 40000}} {
 		for _, withMarker := range []bool{false, true} {
 			b, v := s[0], s[1]
 			if withMarker && v < 40 {

@@ -121,3 +121,19 @@ func (p Countdown) WrongAnswer() string {
 	}
 	return "I found no expression for the target."
 }
+
+// PromptFeatures is what the prompt router of the comparison sees of a problem.
+func (CountdownTask) PromptFeatures(p gapg.Prompt) []float64 {
+	c, err := problemOf(p.Gold)
+	if err != nil {
+		return nil
+	}
+	return c.Features()
+}
+
+// SelfCheck is the comparison's rule that reads the trace: see
+// Countdown.SelfCheck.
+func (CountdownTask) SelfCheck(p gapg.Prompt, response string) bool {
+	c, err := problemOf(p.Gold)
+	return err == nil && c.SelfCheck(response)
+}

@@ -89,6 +89,6 @@ func ExampleUniverse_Demonstration() {
 	fmt.Println(d.Problem.Compact())
 	fmt.Println(d.Response())
 	// Output:
-	// 9 5 5=19
-	// <think>5+5=10,10*9=90?<unknown> I need external assistance </unknown>
+	// 8 8 6=10
+	// <think>8-6=2,8*2=16?<unknown> I need external assistance </unknown>
 }

@@ -133,10 +133,27 @@ func TestGenerateBadConfig(t *testing.T) {
 }
 
 func TestUniverse(t *testing.T) {
-	u, err := NewUniverse(DemoUniverse())
+	whole := DemoUniverse()
+	whole.DropSingle = 0
+	u, err := NewUniverse(whole)
 	require.NoError(t, err)
 	all := u.Problems(SplitAll)
 	require.Len(t, all, 19712)
+
+	// Thinning takes problems with one solution, and only those.
+	thin, err := NewUniverse(DemoUniverse())
+	require.NoError(t, err)
+	singles, kept := 0, 0
+	for _, p := range all {
+		if u.Ways(p) > 1 {
+			require.Equal(t, u.Ways(p), thin.Ways(p))
+			continue
+		}
+		singles++
+		kept += thin.Ways(p)
+	}
+	require.InDelta(t, 0.6, float64(kept)/float64(singles), 0.02)
+	require.Len(t, thin.Problems(SplitAll), len(all)-singles+kept)
 	sum := 0
 	for s := SplitSFT; s <= SplitTest; s++ {
 		for _, p := range u.Problems(s) {
@@ -155,7 +172,7 @@ func TestUniverse(t *testing.T) {
 			require.True(t, p.Correct(e.Bracketed()), "%v: %v", p, e.Bracketed())
 			n++
 		}
-		require.Equal(t, n, u.Weight(p), "%v", p)
+		require.Equal(t, n, u.Ways(p), "%v", p)
 	}
 
 	ps, err := u.Distinct(SplitTest, 5, 1000)
@@ -177,20 +194,22 @@ func TestUniverse(t *testing.T) {
 	require.NotEqual(t, u.Problems(SplitTrain), pass)
 	require.Equal(t, pass, u.Pass(SplitTrain, 1))
 
-	// Draws follow the weights: the mean weight of a draw is Σw²/Σw.
-	var w1, w2, got float64
-	for _, p := range u.Problems(SplitTrain) {
-		w := float64(u.Weight(p))
-		w1 += w
-		w2 += w * w
-	}
-	const n = 20_000
+	// Draws are uniform: chi-square over the split's problems, whose standard
+	// deviation is √(2·problems).
+	train := u.Problems(SplitTrain)
+	counts := map[string]float64{}
+	n := 20 * len(train)
 	for i := range uint64(n) {
 		p, err := u.Sample(SplitTrain, 3, i)
 		require.NoError(t, err)
-		got += float64(u.Weight(p))
+		counts[p.Key()]++
 	}
-	require.InDelta(t, w2/w1, got/n, 0.1)
+	chi := 0.0
+	for _, p := range train {
+		d := counts[p.Key()] - 20
+		chi += d * d / 20
+	}
+	require.InDelta(t, float64(len(train)), chi, 5*math.Sqrt(2*float64(len(train))))
 }
 
 func TestSmallUniverse(t *testing.T) {

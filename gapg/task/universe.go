@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 )
 
 // UniverseConfig describes all problems of one shape.
@@ -16,17 +15,23 @@ type UniverseConfig struct {
 	// Rules are what an attempt may do. A problem is in the universe if an attempt
 	// solves it.
 	Rules Rules
+
+	// DropSingle leaves out this share, in hundredths, of the problems that exactly
+	// one attempt solves, chosen by a hash of the key: the knob of difficulty, which
+	// cannot be read off a prompt.
+	DropSingle int
 }
 
 // DemoUniverse is the universe of the built-in demonstration: three numbers of
-// 1–25, targets of 10–99, plain steps with values of at most 99. It has 19,712
-// problems.
+// 1–25, targets of 10–99, plain steps with values of at most 99, and of the
+// problems with a single solution 60 in 100.
 func DemoUniverse() UniverseConfig {
 	return UniverseConfig{
 		Count:     3,
 		MinNumber: 1, MaxNumber: 25,
 		MinTarget: 10, MaxTarget: 99,
-		Rules: Rules{Plain: true, MaxValue: 99},
+		Rules:      Rules{Plain: true, MaxValue: 99},
+		DropSingle: 40,
 	}
 }
 
@@ -49,23 +54,19 @@ func (a Attempt) Trace() string {
 }
 
 // Universe lists all problems of a shape with all attempts at them, so that
-// problems can be drawn with known probabilities. A problem's weight is the
-// number of attempts that solve it. It is read-only and safe for concurrent use.
+// problems can be drawn uniformly. It is read-only and safe for concurrent use.
 type Universe struct {
 	cfg      UniverseConfig
 	attempts map[string][]Attempt // by the numbers in descending order
-	parts    map[Split]*part
-	index    map[string]int // number of solving attempts, by key
-}
-
-// part is one split of a universe.
-type part struct {
-	problems []Countdown
-	upTo     []int // running sum of the weights
+	parts    map[Split][]Countdown
+	ways     map[string]int // number of solving attempts, by key
 }
 
 // NewUniverse enumerates the problems that c describes.
 func NewUniverse(c UniverseConfig) (*Universe, error) {
+	if c.DropSingle < 0 || c.DropSingle > 100 {
+		return nil, fmt.Errorf("universe: drop single %d: give hundredths from 0 to 100", c.DropSingle)
+	}
 	if c.Count < 1 || c.Count > 4 {
 		return nil, fmt.Errorf("universe: problems with %d numbers: the count must be from 1 to 4", c.Count)
 	}
@@ -77,13 +78,10 @@ func NewUniverse(c UniverseConfig) (*Universe, error) {
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
-	u := &Universe{cfg: c, attempts: make(map[string][]Attempt), parts: make(map[Split]*part), index: make(map[string]int)}
-	for s := SplitAll; s <= SplitTest; s++ {
-		u.parts[s] = &part{}
-	}
+	u := &Universe{cfg: c, attempts: make(map[string][]Attempt), parts: make(map[Split][]Countdown), ways: make(map[string]int)}
 	nums := make([]int, c.Count)
 	u.enumerate(nums, 0)
-	if len(u.parts[SplitAll].problems) == 0 {
+	if len(u.parts[SplitAll]) == 0 {
 		return nil, errors.New("universe: no problem of this shape has a solution: widen the ranges")
 	}
 	return u, nil
@@ -107,40 +105,25 @@ func (u *Universe) enumerate(nums []int, at int) {
 
 func (u *Universe) addNumbers(nums []int) {
 	var list []Attempt
-	weight := make(map[int64]int)
+	ways := make(map[int64]int)
 	for e, v := range Expressions(nums, u.cfg.Rules) {
 		list = append(list, Attempt{e, v})
 		if v.den == 1 && v.num >= int64(u.cfg.MinTarget) && v.num <= int64(u.cfg.MaxTarget) {
-			weight[v.num]++
+			ways[v.num]++
 		}
 	}
 	u.attempts[joinInts(nums, " ")] = list
 	for t := u.cfg.MinTarget; t <= u.cfg.MaxTarget; t++ {
-		w := weight[int64(t)]
-		if w == 0 {
-			continue
-		}
 		p := Countdown{nums, t}
 		k := p.Key()
-		u.index[k] = w
-		u.parts[SplitAll].add(p, w)
-		u.parts[SplitOf(k)].add(p, w)
+		n := ways[int64(t)]
+		if n == 0 || n == 1 && int(Hash64("single solution", k)%100) < u.cfg.DropSingle {
+			continue
+		}
+		u.ways[k] = n
+		u.parts[SplitAll] = append(u.parts[SplitAll], p)
+		u.parts[SplitOf(k)] = append(u.parts[SplitOf(k)], p)
 	}
-}
-
-func (p *part) add(c Countdown, weight int) {
-	last := 0
-	if len(p.upTo) > 0 {
-		last = p.upTo[len(p.upTo)-1]
-	}
-	p.problems = append(p.problems, c)
-	p.upTo = append(p.upTo, last+weight)
-}
-
-// draw returns a problem with probability proportional to its weight.
-func (p *part) draw(r *stream) Countdown {
-	x := r.intn(p.upTo[len(p.upTo)-1])
-	return p.problems[sort.SearchInts(p.upTo, x+1)]
 }
 
 // Config returns what the universe was made of.
@@ -148,11 +131,11 @@ func (u *Universe) Config() UniverseConfig { return u.cfg }
 
 // Problems returns all problems of a split in a fixed order. The caller must not
 // change them.
-func (u *Universe) Problems(s Split) []Countdown { return u.parts[s].problems }
+func (u *Universe) Problems(s Split) []Countdown { return u.parts[s] }
 
-// Weight returns the number of attempts that solve p, 0 if p is not in the
+// Ways returns the number of attempts that solve p, 0 if p is not in the
 // universe.
-func (u *Universe) Weight(p Countdown) int { return u.index[p.Key()] }
+func (u *Universe) Ways(p Countdown) int { return u.ways[p.Key()] }
 
 // Attempts returns all attempts at p's numbers, whatever they amount to; none if
 // p's numbers are not of the universe. The caller must not change them.
@@ -163,45 +146,29 @@ func (u *Universe) Attempts(p Countdown) []Attempt {
 	return u.attempts[joinInts(nums, " ")]
 }
 
-// Sample draws problem number index of a seed from a split, by weight and with
+// Sample draws problem number index of a seed from a split, uniformly and with
 // replacement. It depends on its arguments alone, so any index can be had at
 // once.
 func (u *Universe) Sample(s Split, seed, index uint64) (Countdown, error) {
-	p := u.parts[s]
-	if p == nil || len(p.problems) == 0 {
+	ps := u.parts[s]
+	if len(ps) == 0 {
 		return Countdown{}, fmt.Errorf("universe: no problem in the split %v", s)
 	}
-	return p.draw(newStream(purposeProblem+uint64(s)<<8, seed, index)), nil
+	return ps[newStream(purposeProblem+uint64(s)<<8, seed, index).intn(len(ps))], nil
 }
 
-// Distinct draws n different problems of a split by weight, leaving repeats out.
-// The first m of n problems are those of a call for m. Where n comes near the
-// size of the split the weights matter less and less, down to a mere shuffle.
+// Distinct draws n different problems of a split: the first n of its Pass.
 func (u *Universe) Distinct(s Split, seed uint64, n int) ([]Countdown, error) {
-	p := u.parts[s]
-	if p == nil || n > len(p.problems) {
-		have := 0
-		if p != nil {
-			have = len(p.problems)
-		}
+	if have := len(u.parts[s]); n > have {
 		return nil, fmt.Errorf("universe: %d problems wanted, the split %v has %d: widen the ranges or ask for fewer", n, s, have)
 	}
-	out := make([]Countdown, 0, n)
-	seen := make(map[string]bool, n)
-	for i := uint64(0); len(out) < n; i++ {
-		c := p.draw(newStream(purposeProblem+uint64(s)<<8, seed, i))
-		if k := c.Key(); !seen[k] {
-			seen[k] = true
-			out = append(out, c)
-		}
-	}
-	return out, nil
+	return u.Pass(s, seed)[:n], nil
 }
 
 // Pass returns all problems of a split in an order shuffled by the seed: one pass
 // over them without repeats. Give each pass a seed of its own.
 func (u *Universe) Pass(s Split, seed uint64) []Countdown {
-	ps := slices.Clone(u.parts[s].problems)
+	ps := slices.Clone(u.parts[s])
 	r := newStream(purposePass, seed, uint64(s))
 	for i := len(ps) - 1; i > 0; i-- {
 		j := r.intn(i + 1)

@@ -33,10 +33,11 @@ func attend(o, q []float64, keys, values [][]float64, scale float64) (lse float6
 		s[j] = scale * dot(q, k)
 	}
 	lse = LogSumExp(s)
-	for i := range o {
-		o[i] = 0
-		for j, v := range values {
-			o[i] += math.Exp(s[j]-lse) * v[i]
+	clear(o)
+	for j, v := range values {
+		p := math.Exp(s[j] - lse)
+		for i := range o {
+			o[i] += p * v[i]
 		}
 	}
 	return lse

@@ -36,14 +36,14 @@ func Distribution(logits []float64, p SampleParams, biased int) []float64 {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
+	slices.SortFunc(order, func(a, b int) int {
 		switch {
 		case z[a] > z[b]:
 			return -1
 		case z[a] < z[b]:
 			return 1
 		}
-		return 0
+		return a - b
 	})
 	out := make([]float64, len(z))
 	if p.Temperature == 0 {

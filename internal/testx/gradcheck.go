@@ -10,9 +10,9 @@ import (
 //
 //	g_i ≈ (8(f(x+h) − f(x−h)) − (f(x+2h) − f(x−2h))) / 12h
 //
-// which is exact up to h⁴f⁗⁗′/30. f reads x and is left with the x that it was
-// given. h is relTol^¼-sized steps of max(|x_i|, 1): with f in float64 and of
-// order 1, rounding contributes about 1e-16/h, so h = 1e-3 leaves 1e-12.
+// which is off by h⁴f⁗′/30, f⁗′ the fifth derivative. f reads x, and x is left
+// as it was given. h is 1e-3·max(|x_i|, 1): for a smooth f of order 1 in float64
+// the truncation is near 1e-13 and rounding contributes about 1e-16/h = 1e-13.
 // The relative error |grad − g| / max(|grad|, |g|, floor) must not exceed
 // relTol; floor keeps gradients that are zero by structure from being compared
 // with rounding noise and should be the size of a typical gradient.

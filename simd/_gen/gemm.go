@@ -31,8 +31,8 @@ Numerics: one fused multiply-add per p and element, in order: see simd/doc.go.
 
 Source: outer-product formulation of Goto and van de Geijn (2008).
 
-Beside them, copyPanelAVX2, copyTilesAVX2 and transpose8AVX2 move operands into
-panels and tiles.
+Beside them, copyPanelAVX2, copyTiles<R>AVX2 and transpose8AVX2 move operands
+into panels and tiles.
 
 Checked by TestGemm*, TestPackNT, TestTranspose, FuzzGemm. Measured by
 BenchmarkGemm and BenchmarkPack: EPYC 9004 (Zen 4), one core: 82 to 95 % of the
@@ -51,7 +51,9 @@ func gemmFile(g *gen) {
 		gemmTile(g, s[0], s[1])
 	}
 	copyPanel(g)
-	copyTiles(g)
+	for rows := 4; rows <= 6; rows++ {
+		copyTiles(g, rows)
+	}
 	transpose8(g)
 }
 
@@ -75,15 +77,15 @@ func copyPanel(g *gen) {
 	g.finish()
 }
 
-// copyTiles makes the kernel that packs tiles of a transposed A.
-func copyTiles(g *gen) {
-	g.kernel("copyTilesAVX2", "func(dst, a *float32, csa uintptr, k, tiles int)",
-		"copyTilesAVX2 packs tiles of six rows of a matrix whose columns are contiguous and",
-		"csa bytes apart: dst[(t·k + p)·6 + i] = a[p·csa + 6t + i]; k ≥ 1, tiles ≥ 1.")
+// copyTiles makes the kernel that packs tiles of 4, 5 or 6 rows of a transposed A.
+func copyTiles(g *gen, rows int) {
+	name := fmt.Sprintf("copyTiles%dAVX2", rows)
+	g.kernel(name, "func(dst, a *float32, csa uintptr, k, tiles int)",
+		fmt.Sprintf("%s packs tiles of %d rows of a matrix whose columns are contiguous and", name, rows),
+		fmt.Sprintf("csa bytes apart: dst[(t·k + p)·%d + i] = a[p·csa + %d·t + i]; k ≥ 1, tiles ≥ 1.", rows, rows))
 	dst, a, csa, k, tiles := g.load("dst"), g.load("a"), g.load("csa"), g.load("k"), g.load("tiles")
 	step := g.GP64() // bytes from tile to tile
-	g.LEAQ(operand.Mem{Base: k, Index: k, Scale: 2}, step)
-	g.SHLQ(operand.Imm(3), step)
+	g.IMUL3Q(operand.U32(uint32(4*rows)), k, step)
 	from, to, t := g.GP64(), g.GP64(), g.GP64()
 	g.Label("column")
 	g.MOVQ(a, from)
@@ -92,15 +94,21 @@ func copyTiles(g *gen) {
 	g.Label("tile")
 	lo, hi := g.XMM(), g.XMM()
 	g.VMOVUPS(ptr(from, 0), lo)
-	g.VMOVSD(ptr(from, 16), hi)
 	g.VMOVUPS(lo, ptr(to, 0))
-	g.VMOVSD(hi, ptr(to, 16))
-	g.ADDQ(operand.Imm(24), from)
+	switch rows {
+	case 5:
+		g.VMOVSS(ptr(from, 16), hi)
+		g.VMOVSS(hi, ptr(to, 16))
+	case 6:
+		g.VMOVSD(ptr(from, 16), hi)
+		g.VMOVSD(hi, ptr(to, 16))
+	}
+	g.ADDQ(operand.Imm(uint64(4*rows)), from)
 	g.ADDQ(step, to)
 	g.DECQ(t)
 	g.JNZ(operand.LabelRef("tile"))
 	g.ADDQ(csa, a)
-	g.ADDQ(operand.Imm(24), dst)
+	g.ADDQ(operand.Imm(uint64(4*rows)), dst)
 	g.DECQ(k)
 	g.JNZ(operand.LabelRef("column"))
 	g.finish()
