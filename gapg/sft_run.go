@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -89,13 +90,18 @@ func (r *SFTRun) Train(ctx context.Context, resume bool) (err error) {
 	return nil
 }
 
-// line is a step as metrics.jsonl holds it; names ending in time or
-// per_second are wall-clock figures.
+// line is a step as metrics.jsonl holds it: Timings are its wall-clock figures.
 func (r *SFTRun) line(st *SFTStats) map[string]float64 {
-	return map[string]float64{
-		"loss": st.Loss, "grad_norm": st.GradNorm, "learning_rate": st.LearningRate, "num_tokens": float64(r.tokens),
-		"step_time": st.StepTime.Seconds(), "train/tokens_per_second": float64(st.Tokens) / max(st.StepTime.Seconds(), 1e-9),
-	}
+	line := map[string]float64{"loss": st.Loss, "grad_norm": st.GradNorm, "learning_rate": st.LearningRate, "num_tokens": float64(r.tokens)}
+	maps.Copy(line, st.Timings())
+	return line
+}
+
+// Timings returns the wall-clock figures of the step, in seconds and tokens per
+// second, which a resumed run does not repeat.
+func (s *SFTStats) Timings() map[string]float64 {
+	t := s.StepTime.Seconds()
+	return map[string]float64{"step_time": t, "step/tokens_per_second": float64(s.Tokens) / max(t, 1e-9)}
 }
 
 func (r *SFTRun) save(ctx context.Context) error {
