@@ -163,7 +163,7 @@ func (p *Pair) generate(ctx context.Context, prompt []int32, bias float64) (mode
 	case <-ctx.Done():
 		return model.Completion{}, ctx.Err()
 	}
-	h, err := p.sched.Submit(p.eval.request(prompt, bias))
+	h, err := p.sched.Submit(p.eval.Request(prompt, bias))
 	if err != nil {
 		return model.Completion{}, err
 	}
@@ -211,24 +211,34 @@ func lastAnswer(text string) (lo, hi int, ok bool) {
 	return lo, hi, true
 }
 
-// request asks for one greedy response at a help bias. A marker that begins
-// where it may ends the response; elsewhere it is a quotation.
-func (e *Evaluator) request(prompt []int32, bias float64) model.Request {
-	previous, at := prompt[len(prompt)-1], 0
+// Request asks for a greedy response at a help bias. A marker that begins where
+// it may ends the response; elsewhere it is a quotation. The caller may change
+// Sampling and N, and must call OnToken from one of its own.
+func (e *Evaluator) Request(prompt []int32, bias float64) model.Request {
+	type place struct {
+		previous int32
+		at       int // tokens of the marker so far
+	}
+	places := map[int]*place{} // by sample
 	return model.Request{
 		Prompt: prompt, MaxNewTokens: e.MaxNewTokens, StopTokens: []int32{e.EndToken},
 		Sampling: model.Sampling{HelpBias: float32(bias)},
 		OnToken: func(t model.Token) bool {
-			switch {
-			case at > 0 && t.ID == e.Marker[at]:
-				at++
-			case len(e.Marker) > 0 && t.ID == e.Marker[0] && slices.Contains(e.MarkerAfter, previous):
-				at = 1
-			default:
-				at = 0
+			p := places[t.Sample]
+			if p == nil {
+				p = &place{previous: prompt[len(prompt)-1]}
+				places[t.Sample] = p
 			}
-			previous = t.ID
-			return at == 0 || at < len(e.Marker)
+			switch {
+			case p.at > 0 && t.ID == e.Marker[p.at]:
+				p.at++
+			case len(e.Marker) > 0 && t.ID == e.Marker[0] && slices.Contains(e.MarkerAfter, p.previous):
+				p.at = 1
+			default:
+				p.at = 0
+			}
+			p.previous = t.ID
+			return p.at == 0 || p.at < len(e.Marker)
 		},
 	}
 }

@@ -578,7 +578,7 @@ func (e *Evaluator) complete(ctx context.Context, m *model.Model, tokens [][]int
 	defer s.Close()
 	handles := make([]*model.Handle, len(tokens))
 	for i, p := range tokens {
-		if handles[i], err = s.Submit(e.request(p, bias)); err != nil {
+		if handles[i], err = s.Submit(e.Request(p, bias)); err != nil {
 			return err
 		}
 	}

@@ -26,8 +26,10 @@ func (r *runLog) openIn(dir string, resume bool, load func(step int) (report.Mar
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("output directory: %w", err)
 	}
-	if err := recoverCheckpoints(dir); err != nil {
-		return err
+	if resume {
+		if err := recoverCheckpoints(dir); err != nil {
+			return err
+		}
 	}
 	steps, err := checkpoints(dir)
 	if err != nil {

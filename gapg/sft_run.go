@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -43,7 +44,13 @@ const sftName = "sft"
 func (r *SFTRun) Open(ctx context.Context, resume bool) error {
 	def(&r.Config.LoggingSteps, 1)
 	def(&r.Config.SaveTotalLimit, 2)
-	return r.openIn(r.Config.Dir, resume, func(step int) (report.Mark, error) { return r.load(ctx, step) })
+	err := r.openIn(r.Config.Dir, resume, func(step int) (report.Mark, error) { return r.load(ctx, step) })
+	if err == nil && resume {
+		if err = pruneCheckpoints(r.Config.Dir, r.Config.SaveTotalLimit, 0); err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}
+	return err
 }
 
 // Train runs to the configured number of steps. It calls Open unless that was
@@ -83,13 +90,18 @@ func (r *SFTRun) Train(ctx context.Context, resume bool) (err error) {
 	return nil
 }
 
-// line is a step as metrics.jsonl holds it; names ending in time or
-// per_second are wall-clock figures.
+// line is a step as metrics.jsonl holds it: Timings are its wall-clock figures.
 func (r *SFTRun) line(st *SFTStats) map[string]float64 {
-	return map[string]float64{
-		"loss": st.Loss, "grad_norm": st.GradNorm, "learning_rate": st.LearningRate, "num_tokens": float64(r.tokens),
-		"step_time": st.StepTime.Seconds(), "train/tokens_per_second": float64(st.Tokens) / max(st.StepTime.Seconds(), 1e-9),
-	}
+	line := map[string]float64{"loss": st.Loss, "grad_norm": st.GradNorm, "learning_rate": st.LearningRate, "num_tokens": float64(r.tokens)}
+	maps.Copy(line, st.Timings())
+	return line
+}
+
+// Timings returns the wall-clock figures of the step, in seconds and tokens per
+// second, which a resumed run does not repeat.
+func (s *SFTStats) Timings() map[string]float64 {
+	t := s.StepTime.Seconds()
+	return map[string]float64{"step_time": t, "step/tokens_per_second": float64(s.Tokens) / max(t, 1e-9)}
 }
 
 func (r *SFTRun) save(ctx context.Context) error {
@@ -133,7 +145,7 @@ func (r *SFTRun) load(ctx context.Context, step int) (report.Mark, error) {
 	var s sftState
 	switch err := json.Unmarshal(data, &s); {
 	case err != nil:
-		return fail("%w; delete %s to resume from the one before it", err, dir)
+		return fail("%w; if it is damaged, move %s away to resume from the checkpoint before it", err, dir)
 	case s.FormatVersion != formatVersion:
 		return fail("format_version %d; this program reads %d", s.FormatVersion, formatVersion)
 	case s.Algorithm != sftName:
@@ -141,10 +153,14 @@ func (r *SFTRun) load(ctx context.Context, step int) (report.Mark, error) {
 	case s.Step != step:
 		return fail("step %d in the directory of step %d", s.Step, step)
 	}
-	if err := r.SFT.m.LoadWeights(ctx, dir); err != nil {
-		return report.Mark{}, err
+	err = r.SFT.m.LoadWeights(ctx, dir)
+	if err == nil {
+		err = r.SFT.m.LoadOptimizer(ctx, filepath.Join(dir, optimizerFile))
 	}
-	if err := r.SFT.m.LoadOptimizer(ctx, filepath.Join(dir, optimizerFile)); err != nil {
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w; if it is damaged, move %s away to resume from the checkpoint before it", err, dir)
+	}
+	if err != nil {
 		return report.Mark{}, err
 	}
 	r.SFT.SetSteps(step)

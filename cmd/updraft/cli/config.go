@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/updraft-ml/updraft/gapg/report"
 	"github.com/updraft-ml/updraft/model/checkpoint"
 )
 
@@ -103,6 +104,9 @@ func readConfig(cmd *cobra.Command) error {
 		if flag.Changed {
 			continue
 		}
+		if _, list := flag.Value.(pflag.SliceValue); !list && len(e.values) != 1 {
+			return inputf("%s:%d: %s takes one value, not a list", path, e.line, e.key)
+		}
 		if err := setFlag(flag, e.values); err != nil {
 			return inputf("%s:%d: %s %q: %s", path, e.line, e.key, strings.Join(e.values, ", "), valueProblem(flag, err))
 		}
@@ -116,9 +120,6 @@ func readConfig(cmd *cobra.Command) error {
 func setFlag(flag *pflag.Flag, values []string) error {
 	if list, ok := flag.Value.(pflag.SliceValue); ok {
 		return list.Replace(values)
-	}
-	if len(values) != 1 {
-		return errors.New("takes one value, not a list")
 	}
 	return flag.Value.Set(values[0])
 }
@@ -311,11 +312,13 @@ func newRunDirectory(dir string) error {
 		return nil
 	}
 	if err != nil {
-		return inputf("--output-dir %s: %w", dir, cause(err))
+		return inputf("--output-dir %s: %w; choose another directory", dir, cause(err))
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if name == configFile || name == "metrics.jsonl" || name == "predictions.jsonl" || strings.HasPrefix(name, "checkpoint-") {
+		info, err := e.Info()
+		begun := err == nil && info.Size() > 0 // a run that failed before its first step is none
+		if name == report.MetricsFile && begun || name == predictionsFile || strings.HasPrefix(name, "checkpoint-") {
 			return inputf("--output-dir %s: holds another run (%s); go on with it by --resume-from-checkpoint, or choose another directory", dir, name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/gapg/task"
+	"github.com/updraft-ml/updraft/model"
 )
 
 // Exit codes.
@@ -47,7 +48,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &in), errors.As(err, &line), errors.Is(err, gapg.ErrNonFinite):
+	case errors.As(err, &in), errors.As(err, &line), errors.Is(err, gapg.ErrNonFinite), errors.Is(err, model.ErrNonFinite):
 		return exitInput
 	case errors.As(err, &store) && (errors.Is(err, cloud.ErrCorrupt) || errors.Is(err, cloud.ErrLocked)):
 		return exitInput

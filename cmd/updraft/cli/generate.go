@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -145,23 +144,20 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 		return err
 	}
 	defer s.Close()
-	r := model.Request{Prompt: ids[0], N: f.n, MaxNewTokens: f.maxLength, Seed: f.seed, StopTokens: []int32{b.end},
-		Sampling: model.Sampling{Temperature: float32(f.temperature), TopK: f.topK, TopP: float32(f.topP), MinP: float32(f.minP), HelpBias: float32(f.helpBias)}}
+	e := b.evaluator(f.maxLength)
+	r := e.Request(ids[0], f.helpBias)
+	r.N, r.Seed = f.n, f.seed
+	r.Sampling.Temperature, r.Sampling.TopK, r.Sampling.TopP, r.Sampling.MinP = float32(f.temperature), f.topK, float32(f.topP), float32(f.minP)
 	out := cmd.OutOrStdout()
 	stream := !a.json && f.n == 1
 	text := src.tok.Stream()
-	var once sync.Once
 	var failed error
-	if stream {
+	if goOn := r.OnToken; stream {
 		r.OnToken = func(t model.Token) bool {
-			if t.ID == b.end {
-				return true
+			if t.ID != b.end && failed == nil {
+				_, failed = io.WriteString(out, text.Push(t.ID))
 			}
-			if _, err := io.WriteString(out, text.Push(t.ID)); err != nil {
-				once.Do(func() { failed = err })
-				return false
-			}
-			return true
+			return goOn(t) && failed == nil
 		}
 	}
 	h, err := s.Submit(r)

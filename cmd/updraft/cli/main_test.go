@@ -182,7 +182,25 @@ func untimed(t testing.TB, dir string) []map[string]any {
 		for key := range (&gapg.StepStats{}).Timings() {
 			delete(m, key)
 		}
+		for key := range (&gapg.SFTStats{}).Timings() {
+			delete(m, key)
+		}
 		out = append(out, m)
 	}
 	return out
+}
+
+// writeBase writes a random model that a demonstration can start from: its
+// context holds the demonstration's lengths.
+func writeBase(t testing.TB, dir string) {
+	t.Helper()
+	r := ok(t, "sft", "--output-dir", dir+"-run", "--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--num-key-value-heads", "1",
+		"--head-dim", "8", "--intermediate-size", "16", "--max-position-embeddings", "128", "--max-steps", "30", "--warmup-steps", "5", "--per-device-train-batch-size", "8")
+	require.Contains(t, r.out, "final")
+	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(dir+"-run", "final"))))
+}
+
+func lineCount(path string) int {
+	data, _ := os.ReadFile(path)
+	return bytes.Count(data, []byte("\n"))
 }

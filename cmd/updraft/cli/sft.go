@@ -210,9 +210,6 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
 	}
-	if err := keepConfig(cmd, f.outputDir, resume); err != nil {
-		return err
-	}
 	be, err := f.open(a)
 	if err != nil {
 		return err
@@ -241,6 +238,9 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		bar.step(st.Step, "loss", fmt.Sprintf("%.4f", st.Loss), "tokens/s", fmt.Sprintf("%.0f", float64(st.Tokens)/max(st.StepTime.Seconds(), 1e-9)))
 	}
 	a.log.Info("supervised warm start", "device", be.Name(), "memory", bytesText(plan.Bytes()), "parameters", src.cfg.NumParameters())
+	if err := keepConfig(cmd, f.outputDir, resume); err != nil {
+		return err
+	}
 	if err := run.Open(ctx, resume); err != nil {
 		return input(err)
 	}

@@ -405,9 +405,6 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
 	}
-	if err := keepConfig(cmd, f.outputDir, resume); err != nil {
-		return err
-	}
 
 	be, err := f.open(a)
 	if err != nil {
@@ -454,6 +451,9 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 		run.Evaluate, run.OnEval = e.Metrics, view.eval
 	}
 	run.OnStep = view.step
+	if err := keepConfig(cmd, f.outputDir, resume); err != nil {
+		return err
+	}
 	if err := run.Open(ctx, resume); err != nil {
 		return input(err)
 	}
