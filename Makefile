@@ -9,7 +9,9 @@ include kernels/ptx.mk bench/gpu/bundle.mk
 .PHONY: help build demo test test-noasm race lint generate bench fuzz golden check-full
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@awk '/^[a-z-]+:.*## / { name = $$1; sub(/:.*/, "", name); sub(/.*## /, "") } \
+	  /^## [a-z-]+: / { name = $$2; sub(/:$$/, "", name); sub(/^## [a-z-]+: /, "") } \
+	  name { printf "%-14s %s\n", name, $$0; name = "" }' $(MAKEFILE_LIST)
 
 build: ## the program, as ./updraft
 	$(GO) build -trimpath -o updraft ./cmd/updraft
@@ -27,25 +29,25 @@ test-noasm: ## the same without assembly
 race: ## the tests of what runs concurrently, under the race detector (needs a C compiler)
 	$(GO) test -race -short ./engine/... ./model/... ./gapg/... ./cuda/... ./cmd/...
 
-lint: ## gofmt, vet, and generated files that are up to date
+lint: ## gofmt, and vet for linux, macOS and Windows
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	GOOS=windows GOARCH=amd64 $(GO) vet ./...
 
-generate: ## remake generated files (assembly from simd/_gen)
+generate: ## remake the assembly from simd/_gen (needs the module proxy, for avo)
 	$(GO) generate ./...
 
-bench: ## every benchmark once or more: BENCH=regexp, COUNT=n
+bench: ## benchmarks: BENCH=regexp, COUNT=n, BENCHTIME=1s
 	$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime $(or $(BENCHTIME),1s) -count $(or $(COUNT),1) ./simd/... ./engine/... ./model/... ./gapg/...
 
-fuzz: ## every fuzz target for FUZZTIME each
+fuzz: ## every fuzz target for FUZZTIME=20s each
 	@for pkg in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; done
 
-golden: ## remake the golden values from PyTorch (needs torch and transformers)
+golden: ## remake model/testdata from PyTorch (needs torch, transformers, safetensors)
 	$(PYTHON) model/testdata/make_golden.py
 
-check-full: lint test test-noasm race fuzz ## everything, long
+check-full: lint test test-noasm race fuzz ## the long checks: all of these, half an hour and more

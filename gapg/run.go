@@ -137,13 +137,14 @@ func (r *Run) Open(ctx context.Context, resume bool) error {
 		err := r.load(ctx, step)
 		return r.state.Metrics, err
 	})
-	if err == nil && resume {
-		// What a kill between a save and its pruning left.
-		if err = r.prune(); err != nil {
-			err = errors.Join(err, r.close())
-		}
+	if err != nil || !resume {
+		return err
 	}
-	return err
+	// What a kill between a save and its pruning left.
+	if err := r.prune(); err != nil {
+		return errors.Join(err, r.close())
+	}
+	return nil
 }
 
 func (r *Run) logStep(st *StepStats) error {
