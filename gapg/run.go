@@ -137,14 +137,13 @@ func (r *Run) Open(ctx context.Context, resume bool) error {
 		err := r.load(ctx, step)
 		return r.state.Metrics, err
 	})
-	if err != nil || !resume {
-		return err
+	if err == nil && resume {
+		// What a kill between a save and its pruning left.
+		if err = r.prune(); err != nil {
+			err = errors.Join(err, r.close())
+		}
 	}
-	// What a kill between a save and its pruning left.
-	if err := r.prune(); err != nil {
-		return errors.Join(err, r.close())
-	}
-	return nil
+	return err
 }
 
 func (r *Run) logStep(st *StepStats) error {

@@ -89,6 +89,6 @@ func ExampleUniverse_Demonstration() {
 	fmt.Println(d.Problem.Compact())
 	fmt.Println(d.Response())
 	// Output:
-	// 8 8 6=10
-	// <think>8-6=2,8*2=16?<unknown> I need external assistance </unknown>
+	// 8 8 3=67
+	// <think>8-3=5,8+5=13?<unknown> I need external assistance </unknown>
 }

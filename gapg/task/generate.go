@@ -15,14 +15,14 @@ type Split int
 const (
 	SplitAll        Split = iota // no restriction: for problems that nothing is trained on
 	SplitSFT                     // supervised warm start, 70 %
-	SplitTrain                   // reinforcement learning, 15 %
-	SplitValidation              // calibration, model selection, early stopping, 5 %
+	SplitTrain                   // reinforcement learning, 12 %
+	SplitValidation              // calibration, model selection, early stopping, 8 %
 	SplitTest                    // held out, 10 %
 )
 
 // splitEnds are the upper ends of the parts in hundredths. They are part of what
 // a seed means and never change.
-var splitEnds = [...]uint64{SplitSFT: 70, SplitTrain: 85, SplitValidation: 90, SplitTest: 100}
+var splitEnds = [...]uint64{SplitSFT: 70, SplitTrain: 82, SplitValidation: 90, SplitTest: 100}
 
 // String returns sft, train, validation, test or all.
 func (s Split) String() string {

@@ -24,14 +24,14 @@ type UniverseConfig struct {
 
 // DemoUniverse is the universe of the built-in demonstration: three numbers of
 // 1–25, targets of 10–99, plain steps with values of at most 99, and of the
-// problems with a single solution 60 in 100.
+// problems with a single solution 70 in 100.
 func DemoUniverse() UniverseConfig {
 	return UniverseConfig{
 		Count:     3,
 		MinNumber: 1, MaxNumber: 25,
 		MinTarget: 10, MaxTarget: 99,
 		Rules:      Rules{Plain: true, MaxValue: 99},
-		DropSingle: 40,
+		DropSingle: 30,
 	}
 }
 

@@ -36,31 +36,24 @@ func (f *demoFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.budget, "cloud-budget", "0.30", "share of prompts in [0,1) that may go to the cloud (alias --budget)")
 	fs.StringVar(&f.outputDir, "output-dir", filepath.Join("runs", "demo"), "directory for report.html, predictions.jsonl and the metrics; an earlier demo there is replaced")
 	fs.StringVar(&f.model, "model", "", "another base model, made by updraft sft; default: the embedded one")
-	fs.IntVar(&f.steps, "max-steps", demoSteps, "training steps of each trained method")
+	fs.IntVar(&f.steps, "max-steps", task.DemoTraining().MaxSteps, "training steps of each trained method")
 	fs.IntVar(&f.test, "test-prompts", demoTest, "held-out problems that every figure is measured on")
 	fs.IntVar(&f.validation, "validation-prompts", demoValidation, "problems that calibration uses")
 	f.deviceFlags.register(fs)
 }
 
-// The settings of the demonstration, chosen on validation problems with other
-// seeds than those of its published figures.
+// What the demonstration measures on; task.DemoTraining is how it trains.
 const (
-	demoSteps      = 90
-	demoPrompts    = 32
-	demoGroup      = 8
-	demoTrainLen   = 72
-	demoEvalLen    = 96
 	demoTest       = 1000
-	demoValidation = 600
+	demoValidation = 1200
 	demoRows       = 4096
 )
 
 // demoConfig is the training of every model in the demonstration.
 func demoConfig(f *demoFlags, budget gapg.Budget) gapg.Config {
-	return gapg.Config{
-		Budget: budget, Reward: gapg.PaperWeights(), NumGenerations: demoGroup, PromptsPerStep: demoPrompts, MaxSteps: f.steps,
-		MaxCompletionLength: demoTrainLen, LearningRate: 2e-4, LRScheduler: "linear", WarmupSteps: 5, AdamBeta1: 0.9, AdamBeta2: 0.95, Seed: f.seed,
-	}
+	c := task.DemoTraining()
+	c.Budget, c.MaxSteps, c.Seed = budget, f.steps, f.seed
+	return c
 }
 
 func (a *app) demo() *cobra.Command {
@@ -210,7 +203,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 			return src.load(ctx, be, model.Options{Trainable: true, MaxRows: demoRows})
 		},
 		Task: b.judge, Tokenizer: b.tok, Budget: budget, Seed: f.seed, Train: train, Validation: validation, Test: test,
-		Methods: methods, Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: demoEvalLen,
+		Methods: methods, Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: task.DemoEvalTokens,
 		Logger: a.log, OnProgress: view.progress, OnStep: logs.step,
 	}
 	if e.Cloud, err = desk(answers, store, "demo"); err != nil {
