@@ -65,7 +65,7 @@ func TestSFT(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, i+1, st.Step)
 			require.Equal(t, 32, st.Tokens)
-			require.True(t, finite(st.Loss) && st.GradNorm > 0)
+			require.True(t, isFinite(st.Loss) && st.GradNorm > 0)
 			losses = append(losses, st.Loss)
 		}
 		require.InDelta(t, loss, losses[0], 1e-6)
