@@ -97,7 +97,7 @@ type outcome struct {
 func main() {
 	base := flag.String("base", "cmd/updraft/cli/basemodel", "directory of the base model")
 	seedList := flag.String("seeds", "1,2,3", "seeds, comma-separated")
-	steps := flag.Int("steps", 60, "training steps")
+	steps := flag.Int("steps", 75, "training steps")
 	share := flag.String("budget", "0.30", "cloud budget of the rows that do not change it")
 	only := flag.String("only", "", "run the variants whose name contains this")
 	jsonl := flag.String("jsonl", "", "also append each training's figures to this file")

@@ -12,14 +12,14 @@ import (
 const DemoEvalTokens = 96
 
 // DemoTraining returns the settings of the built-in demonstration's trainings:
-// the paper's reward weights, 32 prompts of 8 responses in each of 60 steps.
+// the paper's reward weights, 32 prompts of 8 responses in each of 75 steps.
 // docs/demo.md says how they were found.
 func DemoTraining() gapg.Config {
 	return gapg.Config{
 		Reward:              gapg.PaperWeights(),
 		NumGenerations:      8,
 		PromptsPerStep:      32,
-		MaxSteps:            60,
+		MaxSteps:            75,
 		MaxCompletionLength: 72,
 		LearningRate:        2e-4,
 		LRScheduler:         "linear",
