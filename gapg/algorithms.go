@@ -32,7 +32,7 @@ func (GAPG) Name() string { return "gapg" }
 // Select applies adaptive prompt filtering.
 func (a GAPG) Select(b *Batch) Selection {
 	if a.NoFilter {
-		return keepAll(b)
+		return KeepAll(b)
 	}
 	return Filter(b)
 }
@@ -43,7 +43,7 @@ func (a GAPG) Weights(b *Batch, keep []int) [][][]float32 {
 	if a.PerBatch {
 		prompts = len(b.Groups)
 	}
-	return weigh(b, keep, func(g *Group, i int) (adv, norm float64) {
+	return Weigh(b, keep, func(g *Group, i int) (adv, norm float64) {
 		mean, std := rewardStats(g)
 		adv = g.Rollouts[i].Reward - mean
 		if a.Std {
@@ -68,11 +68,11 @@ func NewDAGRPO() *DAGRPO { return &DAGRPO{Lambda: 0.5, Eta: 1e-2} }
 func (*DAGRPO) Name() string { return "da-grpo" }
 
 // Select keeps every group.
-func (*DAGRPO) Select(b *Batch) Selection { return keepAll(b) }
+func (*DAGRPO) Select(b *Batch) Selection { return KeepAll(b) }
 
 // Weights returns ((r_i − r̄) − λ(c_i − c̄))/(G−1)/prompts for every token.
 func (a *DAGRPO) Weights(b *Batch, keep []int) [][][]float32 {
-	return weigh(b, keep, func(g *Group, i int) (adv, norm float64) {
+	return Weigh(b, keep, func(g *Group, i int) (adv, norm float64) {
 		mean, _ := rewardStats(g)
 		n := float64(len(g.Rollouts))
 		c := 0.0
@@ -116,12 +116,12 @@ type GRPO struct{}
 func (GRPO) Name() string { return "grpo" }
 
 // Select keeps every group.
-func (GRPO) Select(b *Batch) Selection { return keepAll(b) }
+func (GRPO) Select(b *Batch) Selection { return KeepAll(b) }
 
 // Weights returns (r_i − r̄)/(std + 1e-4)/length_i/rollouts for every token.
 func (GRPO) Weights(b *Batch, keep []int) [][][]float32 {
 	n := float64(countRollouts(b, keep))
-	return weigh(b, keep, func(g *Group, i int) (adv, norm float64) {
+	return Weigh(b, keep, func(g *Group, i int) (adv, norm float64) {
 		mean, std := rewardStats(g)
 		return (g.Rollouts[i].Reward - mean) / (std + stdEps), 1 / (n * float64(max(1, len(g.Rollouts[i].Tokens))))
 	})
@@ -136,12 +136,12 @@ type DrGRPO struct{}
 func (DrGRPO) Name() string { return "dr-grpo" }
 
 // Select keeps every group.
-func (DrGRPO) Select(b *Batch) Selection { return keepAll(b) }
+func (DrGRPO) Select(b *Batch) Selection { return KeepAll(b) }
 
 // Weights returns (r_i − r̄)/max_completion_length/rollouts for every token.
 func (DrGRPO) Weights(b *Batch, keep []int) [][][]float32 {
 	norm := 1 / (float64(countRollouts(b, keep)) * float64(max(1, b.Config.MaxTokens)))
-	return weigh(b, keep, func(g *Group, i int) (float64, float64) {
+	return Weigh(b, keep, func(g *Group, i int) (float64, float64) {
 		mean, _ := rewardStats(g)
 		return g.Rollouts[i].Reward - mean, norm
 	})
@@ -154,12 +154,12 @@ type RLOO struct{}
 func (RLOO) Name() string { return "rloo" }
 
 // Select keeps every group.
-func (RLOO) Select(b *Batch) Selection { return keepAll(b) }
+func (RLOO) Select(b *Batch) Selection { return KeepAll(b) }
 
 // Weights returns (r_i − mean of the others)/rollouts for every token.
 func (RLOO) Weights(b *Batch, keep []int) [][][]float32 {
 	norm := 1 / float64(countRollouts(b, keep))
-	return weigh(b, keep, func(g *Group, i int) (float64, float64) {
+	return Weigh(b, keep, func(g *Group, i int) (float64, float64) {
 		above := 0.0 // by differences, which are exactly 0 for equal rewards
 		for j := range g.Rollouts {
 			above += g.Rollouts[i].Reward - g.Rollouts[j].Reward
@@ -178,7 +178,7 @@ func (DAPO) Name() string { return "dapo" }
 
 // Select drops the groups without gradient.
 func (DAPO) Select(b *Batch) Selection {
-	s := keepAll(b)
+	s := KeepAll(b)
 	kept := s.Keep[:0]
 	for _, i := range s.Keep {
 		if _, std := rewardStats(b.Groups[i]); std > 0 {
@@ -202,7 +202,7 @@ func (DAPO) Weights(b *Batch, keep []int) [][][]float32 {
 		}
 	}
 	norm := 1 / float64(max(1, tokens))
-	return weigh(b, keep, func(g *Group, i int) (float64, float64) {
+	return Weigh(b, keep, func(g *Group, i int) (float64, float64) {
 		mean, std := rewardStats(g)
 		return (g.Rollouts[i].Reward - mean) / (std + stdEps), norm
 	})
@@ -236,8 +236,15 @@ func countRollouts(b *Batch, keep []int) int {
 	return n
 }
 
-// weigh lays out the weights: norm·(adv·ratio-or-clipped − β·KL slope).
-func weigh(b *Batch, keep []int, rollout func(g *Group, i int) (adv, norm float64)) [][][]float32 {
+// Weigh lays out an Algorithm's weights. rollout gives the advantage of a
+// group's i-th rollout and the factor that all its tokens share (1 over the
+// rollouts of the batch, say); a token's weight is
+//
+//	norm · (advantage · ratio − β · slope of the KL penalty),
+//
+// with the importance ratio 1 in a batch's first update and 0 where the clip
+// holds, as the run's AlgConfig says.
+func Weigh(b *Batch, keep []int, rollout func(g *Group, i int) (adv, norm float64)) [][][]float32 {
 	out := make([][][]float32, len(keep))
 	for k, idx := range keep {
 		g := b.Groups[idx]

@@ -34,8 +34,8 @@ func Filter(b *Batch) Selection {
 	return s
 }
 
-// keepAll selects every group and still counts D1 and D2.
-func keepAll(b *Batch) Selection {
+// KeepAll is the Selection of every group; D1 and D2 are still counted.
+func KeepAll(b *Batch) Selection {
 	s := Filter(b)
 	s.D2Kept = s.D2
 	s.Keep = s.Keep[:0]

@@ -135,7 +135,7 @@ func TestEqualRewardsHaveNoGradient(t *testing.T) {
 		}
 		require.Empty(t, DAPO{}.Select(b).Keep)
 		var st StepStats
-		st.summarise(b, keepAll(b))
+		st.summarise(b, KeepAll(b))
 		require.Equal(t, 1.0, st.FracRewardZeroStd)
 		require.Equal(t, 1, st.KeptWithoutGradient)
 	}

@@ -247,7 +247,7 @@ func (r *Run) save(ctx context.Context) error {
 		return os.WriteFile(filepath.Join(tmp, stateFile), append(state, '\n'), 0o644)
 	})
 	if err != nil {
-		return fmt.Errorf("checkpoint of step %d: %w", t.state.Step, err)
+		return fmt.Errorf("checkpoint of step %d: %w; the checkpoints before it are intact: mend the cause (a full disk?) and resume", t.state.Step, err)
 	}
 	return r.prune()
 }

@@ -113,6 +113,7 @@ type toyOptions struct {
 	setup   func(*Setup)
 	wrap    func(engine.Backend) engine.Backend // around the CPU
 	plain   bool                                // the CPU itself, not deferred
+	threads int
 	maxRows int
 	width   int
 	seed    uint64
@@ -128,7 +129,7 @@ func toyConfig(width int) model.Config {
 }
 
 func newToy(t testing.TB, o toyOptions) *toy {
-	c, err := cpu.New(cpu.Options{Threads: 1})
+	c, err := cpu.New(cpu.Options{Threads: max(1, o.threads)})
 	require.NoError(t, err)
 	y := &toy{be: c, store: o.store, cloud: o.cloud}
 	switch {

@@ -262,15 +262,21 @@ func (e *expiring) Err() error {
 // the others are made too.
 func TestCancelledStep(t *testing.T) {
 	run := func(looks int) (failed bool, weights map[string][]float32, metrics map[string]float64) {
-		y := newToy(t, toyOptions{plain: true, maxRows: 9, config: func(c *Config) { c.Algorithm, c.NumIterations = NewDAGRPO(), 2 }})
+		y := newToy(t, toyOptions{plain: true, maxRows: 9, config: func(c *Config) {
+			c.Algorithm, c.NumIterations, c.PromptsPerStep, c.NumGenerations = NewDAGRPO(), 2, 8, 6
+		}})
 		st, err := y.tr.Step(&expiring{bg, looks})
 		if err != nil {
 			require.ErrorIs(t, err, context.Canceled)
 			require.Equal(t, State{}, y.tr.State())
 			require.Zero(t, y.m.StepCount())
 			failed = true
+			drawn := y.tr.rollout.Stats().Tokens
 			st = y.step(t)
+			require.Equal(t, st.RolloutTokens, y.tr.rollout.Stats().Tokens-drawn, "nothing of the first attempt goes on")
 		}
+		require.False(t, st.Skipped)
+		require.Equal(t, 2, y.m.StepCount())
 		weights, metrics = y.params(t, model.Weights), st.Metrics()
 		y.close()
 		return failed, weights, metrics

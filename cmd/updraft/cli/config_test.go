@@ -47,6 +47,13 @@ func TestConfigFile(t *testing.T) {
 	require.Equal(t, c, round)
 	require.Contains(t, r.out, "# memory plan")
 
+	// So it is with prompts per step, which another flag says too.
+	r = ok(t, "train", "--dry-run", "--model", from, "--task", "parity", "--max-completion-length", "8", "--prompts-per-step", "5", "--no-filter")
+	require.NoError(t, os.WriteFile(again, []byte(r.out), 0o644))
+	c = dry(t, "--config", again)
+	require.Equal(t, 40.0, c["per-device-train-batch-size"])
+	require.Equal(t, false, c["filter"])
+
 	for text, want := range map[string]string{
 		"max-steps: 3\nlearing-rate: 1\n":  `:2: unknown key "learing-rate"; did you mean "learning-rate"?`,
 		"max-steps: many\n":                `:1: max-steps "many": not a whole number`,

@@ -188,4 +188,20 @@ func TestSignals(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.Equal(t, 130, code(cmd), stderr.String())
+
+	// In a step that takes long, a second signal ends the process at once.
+	long := filepath.Join(dir, "long")
+	cmd, stderr = begin("sft", "--output-dir", long, "--per-device-train-batch-size", "1000000", "--threads", "1")
+	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(long, configFile)); return err == nil }, 30*time.Second, 5*time.Millisecond)
+	time.Sleep(200 * time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	time.Sleep(200 * time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(syscall.Signal(0)), "the first one waits for the step")
+	second := time.Now()
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, stderr.String())
+	require.Equal(t, syscall.SIGINT, exit.Sys().(syscall.WaitStatus).Signal())
+	require.Less(t, time.Since(second), 5*time.Second)
 }

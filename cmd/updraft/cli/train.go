@@ -270,6 +270,10 @@ func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error
 		return c, inputf("--prompts-per-step %d: with --num-generations %d it makes %d completions, but --per-device-train-batch-size is %d; set one of the two",
 			prompts, f.generations, prompts*f.generations, f.batchSize)
 	}
+	f.filter = f.filter && !f.noFilter
+	if f.promptsPerStep > 0 {
+		f.batchSize = prompts * f.generations // so that the effective configuration is one
+	}
 	weights := gapg.Hierarchical{Accuracy: f.alphaA, Coordination: f.alphaC, Format: f.alphaF}
 	if err := weights.Check(); err != nil {
 		return c, inputf("--alpha-a, --alpha-c, --alpha-f: %w", err)
@@ -286,7 +290,7 @@ func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error
 	}
 	for _, x := range a.algorithms {
 		if x.Name == f.algorithm {
-			c.Algorithm, err = x.New(AlgorithmSettings{NoFilter: f.noFilter || !f.filter, Std: f.std, PerBatch: f.perBatch, Lambda: f.lambda, LambdaEta: f.lambdaEta})
+			c.Algorithm, err = x.New(AlgorithmSettings{NoFilter: !f.filter, Std: f.std, PerBatch: f.perBatch, Lambda: f.lambda, LambdaEta: f.lambdaEta})
 		}
 	}
 	if err != nil {
