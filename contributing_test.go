@@ -122,7 +122,7 @@ func TestPagesNameRealTests(t *testing.T) {
 			}
 		}
 	})
-	name := regexp.MustCompile(`^(Test|Example|Fuzz|Benchmark)[A-Z]\w*$`)
+	name := regexp.MustCompile(`^(Test|Example|Fuzz|Benchmark)[A-Z_]\w*$`)
 	checked := 0
 	for _, page := range pages(t) {
 		for _, m := range quoted.FindAllStringSubmatch(read(t, page), -1) {
