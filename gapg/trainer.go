@@ -14,116 +14,6 @@ import (
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
-// Config holds the settings of a training, under TRL's names and defaults
-// where it has them. The zero value of a field means its default.
-type Config struct {
-	Algorithm Algorithm // default GAPG{}
-	Reward    Reward    // default PaperWeights()
-	Budget    Budget    // share of prompts for the cloud; the zero value allows none
-
-	NumGenerations int // G, responses per prompt: 8, at least 2
-	PromptsPerStep int // 32
-	NumIterations  int // updates per batch: 1
-	MaxSteps       int // 100
-
-	MaxCompletionLength int     // tokens: 512
-	Temperature         float64 // 1.0
-	TopP                float64 // 1.0
-	TopK                int     // off
-	MinP                float64 // off
-
-	LearningRate float64 // 1e-6
-	LRScheduler  string  // constant, linear or cosine: constant
-	WarmupSteps  int
-	AdamBeta1    float64 // 0.9
-	AdamBeta2    float64 // 0.999
-	AdamEpsilon  float64 // 1e-8
-	WeightDecay  float64
-	MaxGradNorm  float64 // 1.0; negative: no clipping
-
-	Loss       AlgConfig
-	QueryCloud string // "help" (default) or "all-fail"
-	// JudgeTimeout bounds each call of the task's verifier, through its context:
-	// 30 s. What takes longer leaves its group unresolved.
-	JudgeTimeout time.Duration
-	MaxRefill    int    // for algorithms that refill: at most this many extra batches, 3
-	Seed         uint64 // 42
-}
-
-func (c *Config) setDefaults() {
-	def(&c.NumGenerations, 8)
-	def(&c.PromptsPerStep, 32)
-	def(&c.NumIterations, 1)
-	def(&c.MaxSteps, 100)
-	def(&c.MaxCompletionLength, 512)
-	def(&c.Temperature, 1)
-	def(&c.TopP, 1)
-	def(&c.LearningRate, 1e-6)
-	def(&c.LRScheduler, "constant")
-	def(&c.AdamBeta1, 0.9)
-	def(&c.AdamBeta2, 0.999)
-	def(&c.AdamEpsilon, 1e-8)
-	def(&c.MaxGradNorm, 1)
-	def(&c.Loss.Epsilon, 0.2)
-	def(&c.Loss.KLEstimator, "k3")
-	def(&c.QueryCloud, "help")
-	def(&c.JudgeTimeout, judgeLimit)
-	def(&c.MaxRefill, 3)
-	def(&c.Seed, 42)
-	if c.Algorithm == nil {
-		c.Algorithm = GAPG{}
-	}
-	if c.Reward == nil {
-		c.Reward = PaperWeights()
-	}
-	c.Loss.MaxTokens = c.MaxCompletionLength
-}
-
-func def[T comparable](p *T, v T) {
-	var zero T
-	if *p == zero {
-		*p = v
-	}
-}
-
-// Check returns an error that names the setting and the fix.
-func (c *Config) Check() error {
-	if r, ok := c.Reward.(interface{ Check() error }); ok {
-		if err := r.Check(); err != nil {
-			return err
-		}
-	}
-	switch {
-	case c.NumGenerations < 2:
-		return fmt.Errorf("num-generations %d: the group's mean needs at least 2 responses per prompt", c.NumGenerations)
-	case c.PromptsPerStep < 1:
-		return fmt.Errorf("prompts per step %d: must be at least 1", c.PromptsPerStep)
-	case c.NumIterations < 1:
-		return fmt.Errorf("num-iterations %d: must be at least 1", c.NumIterations)
-	case c.MaxCompletionLength < 1:
-		return fmt.Errorf("max-completion-length %d: must be at least 1", c.MaxCompletionLength)
-	case !(c.Temperature > 0):
-		return fmt.Errorf("temperature %g: training samples, so it must be above 0", c.Temperature)
-	case !(c.LearningRate > 0):
-		return fmt.Errorf("learning-rate %g: must be above 0", c.LearningRate)
-	case math.IsInf(c.LearningRate, 0) || c.WarmupSteps < 0 || c.MaxSteps < 0:
-		return fmt.Errorf("learning-rate %g, warmup-steps %d, max-steps %d: must be finite and not negative", c.LearningRate, c.WarmupSteps, c.MaxSteps)
-	case !(c.AdamBeta1 >= 0 && c.AdamBeta1 < 1) || !(c.AdamBeta2 >= 0 && c.AdamBeta2 < 1):
-		return fmt.Errorf("adam-beta1 %g, adam-beta2 %g: must be in [0, 1)", c.AdamBeta1, c.AdamBeta2)
-	case c.Budget != Budget{} && (c.Budget.Num < 0 || c.Budget.Num >= c.Budget.Den):
-		return fmt.Errorf("cloud budget %d/%d: outside [0, 1); give a share of the prompts", c.Budget.Num, c.Budget.Den)
-	case c.JudgeTimeout < 0:
-		return fmt.Errorf("judge timeout %v: must be above 0", c.JudgeTimeout)
-	case c.QueryCloud != "help" && c.QueryCloud != "all-fail":
-		return fmt.Errorf("query-cloud %q: must be help or all-fail", c.QueryCloud)
-	case c.LRScheduler != "constant" && c.LRScheduler != "linear" && c.LRScheduler != "cosine":
-		return fmt.Errorf("lr-scheduler-type %q: must be constant, linear or cosine", c.LRScheduler)
-	case c.Loss.KLEstimator != "k1" && c.Loss.KLEstimator != "k2" && c.Loss.KLEstimator != "k3":
-		return fmt.Errorf("kl-estimator %q: must be k1, k2 or k3", c.Loss.KLEstimator)
-	}
-	return nil
-}
-
 // Desk asks the cloud for many answers at once; *cloud.Ledger is one. A
 // question is asked at most once ever, and every outcome is recorded before it
 // is returned.
@@ -208,37 +98,6 @@ func NewTrainer(c Config, s Setup) (*Trainer, error) {
 	}
 	t.rollout, err = model.NewScheduler(s.Model, model.SchedulerOptions{MaxBatch: batch, MaxTokens: longest + c.MaxCompletionLength})
 	return t, err
-}
-
-// EncodePrompt turns a prompt's text into tokens, after the begin token where
-// the tokenizer has one.
-func EncodePrompt(tok *tokenizer.Tokenizer, text string) ([]int32, error) {
-	ids, err := tok.Encode(text)
-	if bos := tok.Special().BOS; err == nil && bos >= 0 {
-		ids = append([]int32{bos}, ids...)
-	}
-	return ids, err
-}
-
-// EncodePrompts turns prompts into tokens and checks that each leaves room for
-// a completion in the model's context.
-func EncodePrompts(tok *tokenizer.Tokenizer, prompts []Prompt, context, completion int) ([][]int32, error) {
-	out := make([][]int32, len(prompts))
-	for i, p := range prompts {
-		ids, err := EncodePrompt(tok, p.Text)
-		if err != nil {
-			return nil, fmt.Errorf("prompt %d (%s): %w", i+1, p.ID, err)
-		}
-		if len(ids) == 0 {
-			return nil, fmt.Errorf("prompt %d (%s): empty", i+1, p.ID)
-		}
-		if len(ids)+completion > context {
-			return nil, fmt.Errorf("prompt %d (%s): %d tokens and %d for the completion exceed the model's context of %d; lower max-completion-length or drop the prompt",
-				i+1, p.ID, len(ids), completion, context)
-		}
-		out[i] = ids
-	}
-	return out, nil
 }
 
 // Close frees the memory of rollouts. The model stays the caller's.
@@ -367,42 +226,6 @@ func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats, asked 
 		resolved = append(resolved, g)
 	}
 	return resolved, ctx.Err()
-}
-
-// drawPrompt returns the prompt at a place of the endless sequence of seeded
-// shuffles of the data: a pure function, so that a resumed run needs no
-// iterator state.
-func drawPrompt(seed uint64, cursor, n int) int {
-	epoch, at := cursor/n, cursor%n
-	return int(permute(uint64(at), uint64(n), seed, uint64(epoch)))
-}
-
-// permute maps i to its place in a pseudorandom permutation of [0, n) by a
-// four-round Feistel network over the next power of four, walked until it
-// falls inside (Black and Rogaway 2002).
-func permute(i, n, seed, epoch uint64) uint64 {
-	half := uint(1)
-	for uint64(1)<<(2*half) < n {
-		half++
-	}
-	mask := uint64(1)<<half - 1
-	for {
-		l, r := i>>half, i&mask
-		for round := range uint64(4) {
-			l, r = r, l^(mix(r^mix(seed^mix(epoch*4+round)))&mask)
-		}
-		if i = l<<half | r; i < n {
-			return i
-		}
-	}
-}
-
-// mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 // generate samples G responses to every group's prompt.
@@ -700,20 +523,4 @@ func spread(flat []float32, rollouts []*Rollout, from int, each func(r *Rollout,
 		}
 		pos += len(r.Tokens)
 	}
-}
-
-// learningRate returns the rate of a step, counted from 1: a linear warm-up,
-// then constant, or falling to zero at MaxSteps.
-func (c *Config) learningRate(step int) float64 {
-	if step <= c.WarmupSteps {
-		return c.LearningRate * float64(step) / float64(c.WarmupSteps+1)
-	}
-	left := 1 - float64(step-1-c.WarmupSteps)/float64(max(1, c.MaxSteps-c.WarmupSteps))
-	switch c.LRScheduler {
-	case "linear":
-		return c.LearningRate * max(0, left)
-	case "cosine":
-		return c.LearningRate * 0.5 * (1 + math.Cos(math.Pi*(1-max(0, left))))
-	}
-	return c.LearningRate
 }
