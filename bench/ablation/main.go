@@ -19,7 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/updraft-ml/updraft/engine/cpu"
@@ -66,13 +66,12 @@ func variants(budget gapg.Budget) []variant {
 		{"budget 0.05", at(tight)},
 		{"budget 0.05, G 2", both(at(tight), group(2))},
 		{"G 2", group(2)},
-		{"G 2, no filter", both(group(2), algorithm(gapg.GAPG{NoFilter: true}))},
-		{"G 16", group(16)},
-		{"αc 0.25", reward(2, 0.25, 0.2)},
-		{"αc 1", reward(2, 1, 0.2)},
 		{"αc 1.5", reward(2, 1.5, 0.2)},
 		{"αc 1.5, no filter", both(reward(2, 1.5, 0.2), algorithm(gapg.GAPG{NoFilter: true}))},
+		{"αc 1", reward(2, 1, 0.2)},
 		{"αf 0", reward(2, 0.5, 0)},
+		{"G 16", group(16)},
+		{"αc 0.25", reward(2, 0.25, 0.2)},
 	}
 }
 
@@ -100,15 +99,16 @@ func main() {
 	steps := flag.Int("steps", 75, "training steps")
 	share := flag.String("budget", "0.30", "cloud budget of the rows that do not change it")
 	only := flag.String("only", "", "run the variants whose name contains this")
+	parallel := flag.Int("parallel", 2, "trainings side by side, one thread each")
 	jsonl := flag.String("jsonl", "", "also append each training's figures to this file")
 	flag.Parse()
-	if err := run(*base, *seedList, *steps, *share, *only, *jsonl); err != nil {
+	if err := run(*base, *seedList, *steps, *share, *only, *jsonl, *parallel); err != nil {
 		fmt.Fprintln(os.Stderr, "ablation:", err)
 		os.Exit(2)
 	}
 }
 
-func run(base, seedList string, steps int, share, only, jsonl string) error {
+func run(base, seedList string, steps int, share, only, jsonl string, parallel int) error {
 	budget, err := gapg.ParseBudget(share)
 	if err != nil {
 		return err
@@ -129,33 +129,53 @@ func run(base, seedList string, steps int, share, only, jsonl string) error {
 		defer log.Close()
 	}
 	fmt.Printf("| variant | natural call ratio | overall | solo | help precision | D1 | D2 | D2 kept | without gradient | steps where the cap drops |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	// A training uses one thread, so that several run side by side. Rows are
+	// printed in order, each as soon as its last training is done.
+	type training struct {
+		out  outcome
+		err  error
+		done chan struct{}
+	}
+	var rows []variant
+	var queue []func()
+	results := map[string][]*training{}
 	for _, v := range variants(budget) {
 		if !strings.Contains(v.Name, only) {
 			continue
 		}
-		// A training uses one thread, so that seeds run side by side.
-		results, errs := make([]outcome, len(seeds)), make([]error, len(seeds))
-		slots := make(chan struct{}, 2)
-		var wg sync.WaitGroup
-		for i, seed := range seeds {
-			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				results[i], errs[i] = train(base, v, seed, steps, budget)
+		rows = append(rows, v)
+		for _, seed := range seeds {
+			t := &training{done: make(chan struct{})}
+			results[v.Name] = append(results[v.Name], t)
+			queue = append(queue, func() {
+				t.out, t.err = train(base, v, seed, steps, budget)
+				close(t.done)
 			})
 		}
-		wg.Wait()
-		for i := range seeds {
-			if errs[i] != nil {
-				return fmt.Errorf("%s, seed %d: %w", v.Name, seeds[i], errs[i])
+	}
+	var next atomic.Int64
+	for range parallel {
+		go func() {
+			for i := next.Add(1) - 1; i < int64(len(queue)); i = next.Add(1) - 1 {
+				queue[i]()
+			}
+		}()
+	}
+	for _, v := range rows {
+		var outs []outcome
+		for i, t := range results[v.Name] {
+			<-t.done
+			if t.err != nil {
+				return fmt.Errorf("%s, seed %d: %w", v.Name, seeds[i], t.err)
 			}
 			if log != nil {
-				if err := json.NewEncoder(log).Encode(results[i]); err != nil {
+				if err := json.NewEncoder(log).Encode(t.out); err != nil {
 					return err
 				}
 			}
+			outs = append(outs, t.out)
 		}
-		row(v.Name, results)
+		row(v.Name, outs)
 	}
 	return nil
 }
