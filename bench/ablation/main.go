@@ -4,7 +4,7 @@
 // and off, against the natural call ratio, accuracy, |D1|, |D2| and the groups
 // without gradient.
 //
-//	go run ./bench/ablation -base cmd/updraft/cli/basemodel -seeds 1,2,3 > docs/ablation.md
+//	go run ./bench/ablation -seeds 1,2,3 > docs/ablation.md
 //
 // Every figure is of the run that prints it: validation problems that training
 // never saw, greedy decoding, no calibration.
@@ -94,7 +94,7 @@ type outcome struct {
 }
 
 func main() {
-	base := flag.String("base", "cmd/updraft/cli/basemodel", "directory of the base model")
+	base := flag.String("base", "cmd/updraft/cli/basemodel/model", "directory of the base model")
 	seedList := flag.String("seeds", "1,2,3", "seeds, comma-separated")
 	steps := flag.Int("steps", 75, "training steps")
 	share := flag.String("budget", "0.30", "cloud budget of the rows that do not change it")
