@@ -39,7 +39,7 @@ func EvaluationMetrics() []string {
 //	accuracy/overall, accuracy/device, accuracy/solo, cloud/ratio,
 //	help/precision, help/recall, tokens/before_call, tokens/solution
 //
-// and at a help bias that spends just the budget on these prompts,
+// and with those decisions cut to the budget, by a help bias of at most 0,
 //
 //	accuracy/overall_at_budget, cloud/ratio_at_budget,
 //	help/precision_at_budget, help/recall_at_budget, help/bias_at_budget
@@ -71,8 +71,8 @@ func (e *Evaluation) Metrics(ctx context.Context, step int) (map[string]float64,
 	for i := range outcomes {
 		natural[i] = outcomes[i].Score >= 0
 	}
-	budgeted := e.atBudget(outcomes)
-	lost, err := e.ask(ctx, step, records, answers, func(i int) bool { return natural[i] || budgeted[i] })
+	budgeted := e.atBudget(outcomes, natural)
+	lost, err := e.ask(ctx, step, records, answers, func(i int) bool { return natural[i] })
 	if err != nil {
 		return nil, err
 	}
@@ -114,12 +114,13 @@ func (e *Evaluation) Metrics(ctx context.Context, step int) (map[string]float64,
 	return m, nil
 }
 
-// atBudget chooses the prompts that prefer most to ask, as many as the budget
-// allows; one without a place to ask at is never among them.
-func (e *Evaluation) atBudget(o []Outcome) []bool {
+// atBudget cuts the prompts that ask by themselves to the budget, those that
+// prefer most to ask first. A model that asks less than it may is not made to
+// ask more.
+func (e *Evaluation) atBudget(o []Outcome, natural []bool) []bool {
 	asked := TopCalls(o, e.Budget.Calls(len(o)))
 	for i := range asked {
-		asked[i] = asked[i] && o[i].Score > math.Inf(-1)
+		asked[i] = asked[i] && natural[i]
 	}
 	return asked
 }

@@ -82,7 +82,7 @@ func (v *trainView) writeReport(progress string) error {
 	d.Headline = fmt.Sprintf("%s on %s: a training", v.c.Algorithm.Name(), v.task)
 	for _, t := range []struct{ key, label, note string }{
 		{"eval/accuracy/overall", "overall accuracy", "the cloud's answers counted"},
-		{"eval/accuracy/overall_at_budget", "at the budget", "overall accuracy with the help bias that spends the budget"},
+		{"eval/accuracy/overall_at_budget", "at the budget", "overall accuracy with the calls cut to the budget"},
 		{"eval/cloud/ratio", "calls per prompt", fmt.Sprintf("budget %g", v.c.Budget.Share())},
 		{"eval/help/precision", "help precision", "of the calls, the device would have failed"},
 	} {
