@@ -394,7 +394,7 @@ func (r *experimentRun) train(ctx context.Context, method string, m *model.Model
 	defer func() { err = errors.Join(err, t.Close()) }()
 	of := t.Config().MaxSteps
 	r.progress(Progress{Phase: "train", Method: method, Of: of})
-	tr := Training{Method: method}
+	tr := Training{Method: method, Config: t.Config()}
 	for step := 1; step <= of; step++ {
 		st, err := t.Step(ctx)
 		if err != nil {

@@ -2,6 +2,7 @@ package gapg
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 // Training is what one training of an experiment did.
 type Training struct {
 	Method            string
+	Config            Config // the settings it was made with
 	Steps             int
 	CloudCalls        int // distinct prompts that it asked the cloud for
 	CloudCostUSD      float64
@@ -148,8 +150,29 @@ func (r *Result) Report() report.Data {
 		Weak: r.Weak, Strong: r.Strong, BudgetCurves: r.Curves, Transcripts: r.Transcripts, Comparisons: r.Comparisons}
 	if t := r.Training(r.Reference); t != nil {
 		d.Training = report.TrainingCharts(r.Budget.Share(), report.Run{Name: t.Method, Metrics: t.Metrics()})
+		d.Config = t.Config.entries()
 	}
 	return d
+}
+
+// entries are the settings that a reader of a report asks for, by the names of
+// the command line's flags.
+func (c *Config) entries() []report.Entry {
+	out := []report.Entry{{Key: "algorithm", Value: c.Algorithm.Name()}}
+	if h, ok := c.Reward.(Hierarchical); ok {
+		out = append(out, report.Entry{Key: "alpha-a, alpha-c, alpha-f", Value: fmt.Sprintf("%g, %g, %g", h.Accuracy, h.Coordination, h.Format)})
+	}
+	for _, e := range []struct {
+		key   string
+		value any
+	}{
+		{"prompts-per-step", c.PromptsPerStep}, {"num-generations", c.NumGenerations}, {"max-completion-length", c.MaxCompletionLength},
+		{"temperature", c.Temperature}, {"learning-rate", c.LearningRate}, {"lr-scheduler-type", c.LRScheduler}, {"warmup-steps", c.WarmupSteps},
+		{"adam-beta1, adam-beta2", fmt.Sprintf("%g, %g", c.AdamBeta1, c.AdamBeta2)}, {"max-grad-norm", c.MaxGradNorm},
+	} {
+		out = append(out, report.Entry{Key: e.key, Value: fmt.Sprint(e.value)})
+	}
+	return out
 }
 
 // Metrics returns the training's steps as a metrics log holds them.
