@@ -105,10 +105,22 @@ func TestRolloutEqualsForward(t *testing.T) {
 			}
 		}
 		t.Run(kind+"/defect", func(t *testing.T) {
-			name := "model.layers.1.mlp.down_proj.weight"
+			// A weight of the last norm scales a channel of every row: one of the
+			// layers' small weights may round away in a model this tiny.
+			name := "model.norm.weight"
 			v, err := m.ReadParam(ctx, Weights, name)
 			require.NoError(t, err)
-			v[17] = math.Float32frombits(math.Float32bits(v[17]) + 1)
+<<<<<<< HEAD
+			largest := 0 // one unit of a small weight may be lost in the next rounding
+			for i := range v {
+				if math.Abs(float64(v[i])) > math.Abs(float64(v[largest])) {
+					largest = i
+				}
+			}
+			v[largest] = math.Float32frombits(math.Float32bits(v[largest]) + 1)
+=======
+			v[7] = math.Float32frombits(math.Float32bits(v[7]) + 1)
+>>>>>>> main
 			require.NoError(t, m.WriteParam(ctx, Weights, name, v))
 			m.RefreshWeights()
 			got, _ := forward(t, m, &b)
