@@ -204,6 +204,9 @@ func TestDemo(t *testing.T) {
 		require.FileExists(t, filepath.Join(dir, name))
 	}
 
+	if testing.Short() {
+		return // the race detector makes each run of it a minute
+	}
 	// Again in the same place: the earlier demonstration is replaced, the figures
 	// are the same. The table for people.
 	kept := filepath.Join(dir, "notes.txt")
