@@ -37,11 +37,20 @@ type api interface {
 	cuMemcpyDtoHAsync(ctx handle, dst unsafe.Pointer, src devicePtr, n uint64, stream handle, wait bool) Code
 	cuMemcpyDtoDAsync(ctx handle, dst, src devicePtr, n uint64, stream handle) Code
 	cuMemsetD8Async(ctx handle, dst devicePtr, value byte, n uint64, stream handle) Code
+	cuMemsetD32Async(ctx handle, dst devicePtr, value uint32, words uint64, stream handle) Code
 
-	cuStreamCreate(ctx handle) (handle, Code)
+	cuCtxGetStreamPriorityRange(ctx handle) (least, greatest int, code Code)
+	cuStreamCreateWithPriority(ctx handle, priority int) (handle, Code)
 	cuStreamDestroy(ctx, stream handle) Code
 	cuStreamSynchronize(ctx, stream handle) Code
 	cuStreamWaitEvent(ctx, stream, event handle) Code
+	cuStreamBeginCapture(ctx, stream handle) Code
+	cuStreamEndCapture(ctx, stream handle) (graph handle, code Code)
+	cuGraphGetNodes(ctx, graph handle) (int, Code)
+	cuGraphInstantiate(ctx, graph handle) (exec handle, code Code)
+	cuGraphLaunch(ctx, exec, stream handle) Code
+	cuGraphExecDestroy(ctx, exec handle) Code
+	cuGraphDestroy(ctx, graph handle) Code
 	cuEventCreate(ctx handle) (handle, Code)
 	cuEventDestroy(ctx, event handle) Code
 	cuEventRecord(ctx, event, stream handle) Code
@@ -62,6 +71,7 @@ type api interface {
 // CUfunction_attribute).
 const (
 	attrMaxSharedPerBlockOptin = 97
+	attrComputeMode            = 20
 	attrMultiprocessorCount    = 16
 	attrClockRate              = 13
 	attrL2CacheSize            = 38
@@ -72,4 +82,7 @@ const (
 	funcAttrLocal        = 3
 	funcAttrRegisters    = 4
 	funcAttrMaxDynShared = 8
+
+	computeModeProhibited = 2
+	computeModeExclusive  = 3
 )

@@ -34,8 +34,13 @@ func TestErrorTexts(t *testing.T) {
 	require.NotErrorIs(t, e, InvalidValue)
 
 	l := &LoadError{Module: "gemm", Log: "line 3: error\n", Err: e}
-	require.EqualError(t, l, "cuda: module gemm: cuMemAlloc_v2: error 2 CUDA_ERROR_OUT_OF_MEMORY (out of memory)\nline 3: error")
+	require.EqualError(t, l, "cuda: module gemm: cuMemAlloc_v2: error 2 CUDA_ERROR_OUT_OF_MEMORY (out of memory): line 3: error")
 	require.ErrorIs(t, l, OutOfMemory)
+
+	old := &LoadError{Module: "gemm", Err: &Error{Call: "cuModuleLoadDataEx", Code: UnsupportedPTX}}
+	require.EqualError(t, old, "cuda: module gemm: cuModuleLoadDataEx: error 222; the driver is too old for this PTX: update the NVIDIA driver to 525 or newer")
+	old.Err = &Error{Call: "cuModuleLoadDataEx", Code: NoBinaryForGPU}
+	require.ErrorContains(t, old, "compute capability 8.0")
 
 	u := &UnavailableError{Reason: "r", Remedy: "do this", Err: e}
 	require.EqualError(t, u, "cuda: no GPU can be used: r; do this")
@@ -83,7 +88,7 @@ func TestDeviceVisible(t *testing.T) {
 
 func TestNoLibrary(t *testing.T) {
 	root := t.TempDir()
-	_, err := Open(withLibrary(filepath.Join(root, "libcuda.so.1")), withRoot(root))
+	_, err := Open(WithLibrary(filepath.Join(root, "libcuda.so.1")), withRoot(root))
 	var u *UnavailableError
 	require.ErrorAs(t, err, &u)
 	require.False(t, u.DeviceVisible)
@@ -92,11 +97,12 @@ func TestNoLibrary(t *testing.T) {
 	}
 	require.Contains(t, u.Reason, "was not found")
 	require.Contains(t, u.Remedy, "if this machine has an NVIDIA GPU")
+	require.Contains(t, u.Remedy, LibraryEnv)
 
 	// The same where a device is there is worth a warning with another remedy.
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "dev"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "dev/nvidia0"), nil, 0o644))
-	_, err = Open(withLibrary(filepath.Join(root, "libcuda.so.1")), withRoot(root))
+	_, err = Open(WithLibrary(filepath.Join(root, "libcuda.so.1")), withRoot(root))
 	require.ErrorAs(t, err, &u)
 	require.True(t, u.DeviceVisible)
 	require.Contains(t, u.Remedy, "--gpus all")
@@ -104,7 +110,7 @@ func TestNoLibrary(t *testing.T) {
 	// A file that is no library.
 	bad := filepath.Join(root, "libcuda.so.1")
 	require.NoError(t, os.WriteFile(bad, []byte("not a library, only a text that is long enough to be looked at"), 0o644))
-	_, err = Open(withLibrary(bad), withRoot(root))
+	_, err = Open(WithLibrary(bad), withRoot(root))
 	require.ErrorAs(t, err, &u)
 	require.Contains(t, u.Reason, "cannot be loaded")
 	require.NotContains(t, err.Error(), "\n")

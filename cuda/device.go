@@ -1,6 +1,10 @@
 package cuda
 
-import "unsafe"
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
 
 // Device is a device with its primary context retained: memory can be allocated
 // and kernels run on it.
@@ -9,11 +13,13 @@ type Device struct {
 	dev    int32
 	ctx    handle
 	info   DeviceInfo
+	mods   moduleCache
 	closed bool
 }
 
 // OpenDevice retains the primary context of device ordinal. That takes a few
-// hundred MiB of the device's memory until Close.
+// hundred MiB of the device's memory until Close. Where another process has the
+// device to itself, the error (DeviceUnavailable) says what can be done.
 func (d *Driver) OpenDevice(ordinal int) (*Device, error) {
 	info, err := d.Info(ordinal)
 	if err != nil {
@@ -25,22 +31,42 @@ func (d *Driver) OpenDevice(ordinal int) (*Device, error) {
 	}
 	ctx, code := d.api.cuDevicePrimaryCtxRetain(dev)
 	if err := d.check("cuDevicePrimaryCtxRetain", code); err != nil {
-		return nil, err
+		return nil, d.unavailable(info, dev, err)
 	}
 	g := &Device{drv: d, dev: dev, ctx: ctx, info: info}
 	d.leaks.add(g, "device", 0)
 	return g, nil
 }
 
-// Close gives the context back. Everything made on the device must have been
-// freed before; a second Close does nothing.
+// unavailable adds to a refused start what the device's compute mode tells of it.
+func (d *Driver) unavailable(info DeviceInfo, dev int32, err error) error {
+	mode, code := d.api.cuDeviceGetAttribute(attrComputeMode, dev)
+	switch {
+	case code != 0:
+	case errors.Is(err, OutOfMemory):
+		return fmt.Errorf("cuda: device %d (%s) has too little free memory even to start on it: end other programs that use it (nvidia-smi lists them): %w",
+			info.Ordinal, info.Name, err)
+	case mode == computeModeExclusive:
+		return fmt.Errorf("cuda: device %d (%s) is in use by another process, and its compute mode lets one in at a time: wait for it, take another device, or set the mode with nvidia-smi -c DEFAULT: %w",
+			info.Ordinal, info.Name, err)
+	case mode == computeModeProhibited:
+		return fmt.Errorf("cuda: device %d (%s) has the compute mode \"prohibited\": take another device, or set the mode with nvidia-smi -c DEFAULT: %w",
+			info.Ordinal, info.Name, err)
+	}
+	return fmt.Errorf("cuda: device %d (%s) does not start: see what nvidia-smi says: %w", info.Ordinal, info.Name, err)
+}
+
+// Close unloads the modules of Device.Module and gives the context back.
+// Everything else made on the device must have been freed before; a second Close
+// does nothing.
 func (g *Device) Close() error {
 	if g.closed {
 		return nil
 	}
 	g.closed = true
+	err := g.mods.close()
 	g.drv.leaks.remove(g)
-	return g.check("cuDevicePrimaryCtxRelease_v2", g.drv.api.cuDevicePrimaryCtxRelease(g.dev))
+	return errors.Join(err, g.check("cuDevicePrimaryCtxRelease_v2", g.drv.api.cuDevicePrimaryCtxRelease(g.dev)))
 }
 
 // Info describes the device.
@@ -61,9 +87,10 @@ func (g *Device) check(call string, c Code) error { return g.drv.check(call, c) 
 
 // Buffer is a range of device memory, 256-byte aligned.
 type Buffer struct {
-	dev  *Device
-	ptr  devicePtr
-	size int
+	dev    *Device
+	ptr    devicePtr
+	size   int
+	pooled bool // a Pool's, freed through it
 }
 
 // Alloc allocates size bytes, at least 1, with undefined contents. The error is
@@ -86,6 +113,9 @@ func (g *Device) Alloc(size int) (*Buffer, error) {
 func (b *Buffer) Free() error {
 	if b.ptr == 0 {
 		return nil
+	}
+	if b.pooled {
+		panic("cuda: free: a pool's buffer is freed through its pool")
 	}
 	p := b.ptr
 	b.ptr = 0

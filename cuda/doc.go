@@ -8,8 +8,11 @@
 // *UnavailableError that says why and what would help; errors.Is finds
 // errors.ErrUnsupported in it.
 //
-// It is not an engine: it knows no tensors and no kernels, caches nothing and
-// decides nothing. engine/gpu does that on top.
+// A library in an unusual place is named by the environment variable
+// UPDRAFT_LIBCUDA.
+//
+// It is not an engine: it knows no tensors and no kernels, and decides nothing.
+// engine/gpu does that on top.
 //
 // Handles are safe for use by several goroutines as far as the driver's are; a
 // Stream's operations run in the order in which they were issued. A context is

@@ -13,10 +13,14 @@ import (
 // load PTX of ISA 8.0, which package kernels holds.
 const MinDriverVersion = 12000
 
+// LibraryEnv names the environment variable that holds the path of the driver
+// library where it lies in an unusual place.
+const LibraryEnv = "UPDRAFT_LIBCUDA"
+
 const (
-	remedyInstall = "if this machine has an NVIDIA GPU, install its driver, 525 or newer"
+	remedyInstall = "if this machine has an NVIDIA GPU, install its driver, 525 or newer, or name its library in " + LibraryEnv
 	remedyUpdate  = "update the NVIDIA driver to 525 or newer"
-	remedyHidden  = "an NVIDIA device is there: install its driver, 525 or newer, or give the container access to it (docker run --gpus all)"
+	remedyHidden  = "an NVIDIA device is there: install its driver, 525 or newer, name its library in " + LibraryEnv + ", or give the container access to it (docker run --gpus all)"
 )
 
 // Driver is the opened driver library. It holds no device and needs no closing.
@@ -24,6 +28,7 @@ type Driver struct {
 	api     api
 	version int
 	leaks   *tracker
+	calls   *callCounts
 }
 
 // Option changes what Open does.
@@ -33,14 +38,18 @@ type config struct {
 	paths []string
 	root  string // of the file system in which devices are looked for
 	trace bool
+	count bool
 }
 
 // WithLeakTracing makes the driver record, for everything that has to be freed,
 // where it was made. It costs a stack trace for each; tests want it.
 func WithLeakTracing() Option { return func(c *config) { c.trace = true } }
 
-// withLibrary makes Open load one library and look for no other.
-func withLibrary(path string) Option { return func(c *config) { c.paths = []string{path} } }
+// WithCallCounts makes the driver count its calls, for Driver.CallCounts.
+func WithCallCounts() Option { return func(c *config) { c.count = true } }
+
+// WithLibrary makes Open load one library and look for no other.
+func WithLibrary(path string) Option { return func(c *config) { c.paths = []string{path} } }
 
 // withRoot makes Open look for device files under another directory.
 func withRoot(dir string) Option { return func(c *config) { c.root = dir } }
@@ -49,6 +58,9 @@ func withRoot(dir string) Option { return func(c *config) { c.root = dir } }
 // *UnavailableError. Opening twice is allowed and gives two equal drivers.
 func Open(opts ...Option) (*Driver, error) {
 	c := config{paths: libraryPaths(), root: "/"}
+	if path := os.Getenv(LibraryEnv); path != "" {
+		c.paths = []string{path}
+	}
 	for _, o := range opts {
 		o(&c)
 	}
@@ -60,7 +72,7 @@ func Open(opts ...Option) (*Driver, error) {
 		}
 		return nil, missing
 	}
-	d := &Driver{api: a, leaks: newTracker(c.trace)}
+	d := &Driver{api: a, leaks: newTracker(c.trace), calls: newCallCounts(c.count)}
 	fail := func(reason, remedy string, err error) (*Driver, error) {
 		return nil, &UnavailableError{Reason: reason, Remedy: remedy, DeviceVisible: deviceVisible(c.root), Err: err}
 	}
@@ -127,6 +139,7 @@ func versionText(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) 
 
 // check turns a result code into an error, nil for success.
 func (d *Driver) check(call string, c Code) error {
+	d.calls.add(call)
 	if c == 0 {
 		return nil
 	}
@@ -153,6 +166,7 @@ type DeviceInfo struct {
 	L2             int    `json:"l2_bytes"`     // level-2 cache
 	SharedPerBlock int    `json:"shared_bytes"` // shared memory that one block can have, opted in
 	ClockKHz       int    `json:"clock_khz"`    // peak
+	Exclusive      bool   `json:"exclusive"`    // compute mode: one process at a time
 	DriverVersion  int    `json:"cuda_version"` // as Driver.Version
 }
 
@@ -187,17 +201,22 @@ func (d *Driver) Info(ordinal int) (DeviceInfo, error) {
 			return i, d.check("cuDeviceGetAttribute", code)
 		}
 	}
-	return i, nil
+	mode, code := d.api.cuDeviceGetAttribute(attrComputeMode, dev)
+	i.Exclusive = mode == computeModeExclusive
+	return i, d.check("cuDeviceGetAttribute", code)
 }
 
 func (d *Driver) device(ordinal int) (int32, error) {
 	dev, code := d.api.cuDeviceGet(ordinal)
 	if err := d.check("cuDeviceGet", code); err != nil {
 		n, countErr := d.DeviceCount()
-		if countErr == nil {
-			return 0, fmt.Errorf("cuda: there is no device %d, only 0 to %d: %w", ordinal, n-1, err)
+		switch {
+		case countErr != nil:
+			return 0, err
+		case n == 1:
+			return 0, fmt.Errorf("cuda: there is no device %d; the only one is 0: %w", ordinal, err)
 		}
-		return 0, err
+		return 0, fmt.Errorf("cuda: there is no device %d; there are 0 to %d: %w", ordinal, n-1, err)
 	}
 	return dev, nil
 }

@@ -16,6 +16,7 @@ const (
 	OutOfMemory          Code = 2
 	NotInitialized       Code = 3
 	StubLibrary          Code = 34
+	DeviceUnavailable    Code = 46
 	NoDevice             Code = 100
 	InvalidDevice        Code = 101
 	InvalidContext       Code = 201
@@ -60,14 +61,22 @@ func (e *Error) Unwrap() error { return e.Code }
 // LoadError is a module that the driver could not compile or load.
 type LoadError struct {
 	Module string // the name that was given to LoadModule
-	Log    string // what the driver's compiler said, perhaps empty
+	Log    string // all that the driver's compiler said, perhaps empty
 	Err    error  // the *Error
 }
 
+// Error is one line: of the log it has the first one that is not empty.
 func (e *LoadError) Error() string {
 	s := fmt.Sprintf("cuda: module %s: %s", e.Module, strings.TrimPrefix(e.Err.Error(), "cuda: "))
 	if log := strings.TrimSpace(e.Log); log != "" {
-		s += "\n" + log
+		first, _, _ := strings.Cut(log, "\n")
+		s += ": " + strings.TrimSpace(first)
+	}
+	switch {
+	case errors.Is(e.Err, UnsupportedPTX):
+		s += "; the driver is too old for this PTX: " + remedyUpdate
+	case errors.Is(e.Err, NoBinaryForGPU):
+		s += "; the device is too old for this PTX: compute capability 8.0 (Ampere) or later is needed"
 	}
 	return s
 }

@@ -34,7 +34,7 @@ func fake(t *testing.T, defines ...string) string {
 // has freed everything.
 func openFake(t *testing.T) (*Driver, *Device) {
 	t.Helper()
-	d, err := Open(withLibrary(fake(t)), WithLeakTracing())
+	d, err := Open(WithLibrary(fake(t)), WithLeakTracing())
 	require.NoError(t, err)
 	g, err := d.OpenDevice(0)
 	require.NoError(t, err)
@@ -51,7 +51,7 @@ func openFake(t *testing.T) (*Driver, *Device) {
 
 func TestFakeInfo(t *testing.T) {
 	lib := fake(t)
-	infos, err := Probe(withLibrary(lib))
+	infos, err := Probe(WithLibrary(lib))
 	require.NoError(t, err)
 	require.Len(t, infos, 2)
 	require.Equal(t, DeviceInfo{
@@ -59,11 +59,11 @@ func TestFakeInfo(t *testing.T) {
 		SharedPerBlock: 163 << 10, ClockKHz: 1410000, DriverVersion: 12040,
 	}, infos[1])
 
-	d, err := Open(withLibrary(lib))
+	d, err := Open(WithLibrary(lib))
 	require.NoError(t, err)
 	require.Equal(t, 12040, d.Version())
 	_, err = d.OpenDevice(2)
-	require.ErrorContains(t, err, "there is no device 2, only 0 to 1")
+	require.ErrorContains(t, err, "there is no device 2; there are 0 to 1")
 	require.ErrorIs(t, err, InvalidDevice)
 	require.Nil(t, d.Leaks(), "without tracing nothing is recorded")
 }
@@ -78,7 +78,7 @@ func TestFakeUnusableDrivers(t *testing.T) {
 		{"-DFAKE_INIT=999", "cuInit: error 999", "nvidia-smi"},
 	} {
 		t.Run(c.define, func(t *testing.T) {
-			_, err := Open(withLibrary(fake(t, c.define)))
+			_, err := Open(WithLibrary(fake(t, c.define)))
 			var u *UnavailableError
 			require.ErrorAs(t, err, &u)
 			require.ErrorIs(t, err, errors.ErrUnsupported)
@@ -249,7 +249,9 @@ func TestFakeModuleErrors(t *testing.T) {
 	require.Equal(t, "broken", l.Module)
 	require.Contains(t, l.Log, "Missing .version directive at 'no direc'")
 	require.ErrorIs(t, err, InvalidPTX)
-	require.ErrorContains(t, err, "cuda: module broken: cuModuleLoadDataEx: error 218 CUDA_ERROR_INVALID_PTX\nptxas")
+	require.EqualError(t, err, "cuda: module broken: cuModuleLoadDataEx: error 218 CUDA_ERROR_INVALID_PTX: "+
+		"ptxas application ptx input, line 1; fatal : Missing .version directive at 'no direc'")
+	require.Contains(t, l.Log, "aborted", "the log is whole")
 
 	m, err := g.LoadModule("test", argumentsPTX)
 	require.NoError(t, err)
@@ -262,7 +264,7 @@ func TestFakeModuleErrors(t *testing.T) {
 
 // Goroutines move between threads; a context is current per thread.
 func TestFakeManyGoroutines(t *testing.T) {
-	d, err := Open(withLibrary(fake(t)), WithLeakTracing())
+	d, err := Open(WithLibrary(fake(t)), WithLeakTracing())
 	require.NoError(t, err)
 	var g [2]*Device
 	for i := range g {

@@ -37,10 +37,19 @@ typedef uint64_t ud_ptr;
   X(cuMemcpyDtoHAsync_v2, (void *, ud_ptr, size_t, ud_handle))                     \
   X(cuMemcpyDtoDAsync_v2, (ud_ptr, ud_ptr, size_t, ud_handle))                     \
   X(cuMemsetD8Async, (ud_ptr, unsigned char, size_t, ud_handle))                   \
-  X(cuStreamCreate, (ud_handle *, unsigned))                                       \
+  X(cuMemsetD32Async, (ud_ptr, unsigned, size_t, ud_handle))                       \
+  X(cuCtxGetStreamPriorityRange, (int *, int *))                                   \
+  X(cuStreamCreateWithPriority, (ud_handle *, unsigned, int))                      \
   X(cuStreamDestroy_v2, (ud_handle))                                               \
   X(cuStreamSynchronize, (ud_handle))                                              \
   X(cuStreamWaitEvent, (ud_handle, ud_handle, unsigned))                           \
+  X(cuStreamBeginCapture_v2, (ud_handle, int))                                     \
+  X(cuStreamEndCapture, (ud_handle, ud_handle *))                                  \
+  X(cuGraphGetNodes, (ud_handle, ud_handle *, size_t *))                           \
+  X(cuGraphInstantiateWithFlags, (ud_handle *, ud_handle, unsigned long long))     \
+  X(cuGraphLaunch, (ud_handle, ud_handle))                                         \
+  X(cuGraphExecDestroy, (ud_handle))                                               \
+  X(cuGraphDestroy, (ud_handle))                                                   \
   X(cuEventCreate, (ud_handle *, unsigned))                                        \
   X(cuEventDestroy_v2, (ud_handle))                                                \
   X(cuEventRecord, (ud_handle, ud_handle))                                         \
@@ -137,11 +146,28 @@ static int ud_memset(ud_lib *l, ud_handle c, ud_ptr d, unsigned char v, size_t n
   return l->cuMemsetD8Async(d, v, n, st);
 }
 
+static int ud_memset32(ud_lib *l, ud_handle c, ud_ptr d, unsigned v, size_t words, ud_handle st) {
+  UD_IN(c);
+  return l->cuMemsetD32Async(d, v, words, st);
+}
+
+static int ud_priorities(ud_lib *l, ud_handle c, int *least, int *greatest) { UD_IN(c); return l->cuCtxGetStreamPriorityRange(least, greatest); }
 // 1 is CU_STREAM_NON_BLOCKING: no implicit order with the legacy default stream.
-static int ud_stream_new(ud_lib *l, ud_handle c, ud_handle *s) { UD_IN(c); return l->cuStreamCreate(s, 1); }
+static int ud_stream_new(ud_lib *l, ud_handle c, ud_handle *s, int priority) { UD_IN(c); return l->cuStreamCreateWithPriority(s, 1, priority); }
 static int ud_stream_free(ud_lib *l, ud_handle c, ud_handle s) { UD_IN(c); return l->cuStreamDestroy_v2(s); }
 static int ud_stream_sync(ud_lib *l, ud_handle c, ud_handle s) { UD_IN(c); return l->cuStreamSynchronize(s); }
 static int ud_stream_wait(ud_lib *l, ud_handle c, ud_handle s, ud_handle e) { UD_IN(c); return l->cuStreamWaitEvent(s, e, 0); }
+
+// 2 is CU_STREAM_CAPTURE_MODE_RELAXED: the only mode in which a capture may end
+// on another thread than it began on, as goroutines' calls do.
+static int ud_capture(ud_lib *l, ud_handle c, ud_handle s) { UD_IN(c); return l->cuStreamBeginCapture_v2(s, 2); }
+static int ud_capture_end(ud_lib *l, ud_handle c, ud_handle s, ud_handle *g) { UD_IN(c); return l->cuStreamEndCapture(s, g); }
+static int ud_graph_nodes(ud_lib *l, ud_handle c, ud_handle g, size_t *n) { UD_IN(c); return l->cuGraphGetNodes(g, NULL, n); }
+static int ud_graph_new(ud_lib *l, ud_handle c, ud_handle g, ud_handle *x) { UD_IN(c); return l->cuGraphInstantiateWithFlags(x, g, 0); }
+static int ud_graph_launch(ud_lib *l, ud_handle c, ud_handle x, ud_handle s) { UD_IN(c); return l->cuGraphLaunch(x, s); }
+static int ud_graph_exec_free(ud_lib *l, ud_handle c, ud_handle x) { UD_IN(c); return l->cuGraphExecDestroy(x); }
+static int ud_graph_free(ud_lib *l, ud_handle c, ud_handle g) { UD_IN(c); return l->cuGraphDestroy(g); }
+
 static int ud_event_new(ud_lib *l, ud_handle c, ud_handle *e) { UD_IN(c); return l->cuEventCreate(e, 0); }
 static int ud_event_free(ud_lib *l, ud_handle c, ud_handle e) { UD_IN(c); return l->cuEventDestroy_v2(e); }
 static int ud_event_record(ud_lib *l, ud_handle c, ud_handle e, ud_handle s) { UD_IN(c); return l->cuEventRecord(e, s); }

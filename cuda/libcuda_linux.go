@@ -173,9 +173,19 @@ func (l *libcuda) cuMemsetD8Async(ctx handle, dst devicePtr, value byte, n uint6
 	return Code(C.ud_memset(l.c, h(ctx), C.ud_ptr(dst), C.uchar(value), C.size_t(n), h(stream)))
 }
 
-func (l *libcuda) cuStreamCreate(ctx handle) (handle, Code) {
+func (l *libcuda) cuMemsetD32Async(ctx handle, dst devicePtr, value uint32, words uint64, stream handle) Code {
+	return Code(C.ud_memset32(l.c, h(ctx), C.ud_ptr(dst), C.uint(value), C.size_t(words), h(stream)))
+}
+
+func (l *libcuda) cuCtxGetStreamPriorityRange(ctx handle) (least, greatest int, code Code) {
+	var a, b C.int
+	r := C.ud_priorities(l.c, h(ctx), &a, &b)
+	return int(a), int(b), Code(r)
+}
+
+func (l *libcuda) cuStreamCreateWithPriority(ctx handle, priority int) (handle, Code) {
 	var s C.ud_handle
-	r := C.ud_stream_new(l.c, h(ctx), &s)
+	r := C.ud_stream_new(l.c, h(ctx), &s, C.int(priority))
 	return out(s), Code(r)
 }
 
@@ -189,6 +199,40 @@ func (l *libcuda) cuStreamSynchronize(ctx, stream handle) Code {
 
 func (l *libcuda) cuStreamWaitEvent(ctx, stream, event handle) Code {
 	return Code(C.ud_stream_wait(l.c, h(ctx), h(stream), h(event)))
+}
+
+func (l *libcuda) cuStreamBeginCapture(ctx, stream handle) Code {
+	return Code(C.ud_capture(l.c, h(ctx), h(stream)))
+}
+
+func (l *libcuda) cuStreamEndCapture(ctx, stream handle) (graph handle, code Code) {
+	var g C.ud_handle
+	r := C.ud_capture_end(l.c, h(ctx), h(stream), &g)
+	return out(g), Code(r)
+}
+
+func (l *libcuda) cuGraphGetNodes(ctx, graph handle) (int, Code) {
+	var n C.size_t
+	r := C.ud_graph_nodes(l.c, h(ctx), h(graph), &n)
+	return int(n), Code(r)
+}
+
+func (l *libcuda) cuGraphInstantiate(ctx, graph handle) (exec handle, code Code) {
+	var x C.ud_handle
+	r := C.ud_graph_new(l.c, h(ctx), h(graph), &x)
+	return out(x), Code(r)
+}
+
+func (l *libcuda) cuGraphLaunch(ctx, exec, stream handle) Code {
+	return Code(C.ud_graph_launch(l.c, h(ctx), h(exec), h(stream)))
+}
+
+func (l *libcuda) cuGraphExecDestroy(ctx, exec handle) Code {
+	return Code(C.ud_graph_exec_free(l.c, h(ctx), h(exec)))
+}
+
+func (l *libcuda) cuGraphDestroy(ctx, graph handle) Code {
+	return Code(C.ud_graph_free(l.c, h(ctx), h(graph)))
 }
 
 func (l *libcuda) cuEventCreate(ctx handle) (handle, Code) {

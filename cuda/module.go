@@ -1,8 +1,10 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"sync"
 )
 
 // Module is a PTX text compiled and loaded for a device.
@@ -22,6 +24,47 @@ func (g *Device) LoadModule(name, ptx string) (*Module, error) {
 	mod := &Module{dev: g, handle: m, name: name}
 	g.drv.leaks.add(mod, "module "+name, 0)
 	return mod, nil
+}
+
+// moduleCache holds the modules that a device has loaded by Device.Module.
+type moduleCache struct {
+	mu   sync.Mutex
+	mods map[moduleKey]*Module
+	list []*Module // in the order of loading
+}
+
+type moduleKey struct{ name, ptx string }
+
+// Module returns the module of a PTX text, which the driver compiles at the
+// first call only. The device keeps it until Close; nobody else may close it.
+func (g *Device) Module(name, ptx string) (*Module, error) {
+	g.mods.mu.Lock()
+	defer g.mods.mu.Unlock()
+	key := moduleKey{name, ptx}
+	if m := g.mods.mods[key]; m != nil {
+		return m, nil
+	}
+	m, err := g.LoadModule(name, ptx)
+	if err != nil {
+		return nil, err
+	}
+	if g.mods.mods == nil {
+		g.mods.mods = map[moduleKey]*Module{}
+	}
+	g.mods.mods[key] = m
+	g.mods.list = append(g.mods.list, m)
+	return m, nil
+}
+
+func (c *moduleCache) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, m := range c.list {
+		errs = append(errs, m.Close())
+	}
+	c.mods, c.list = nil, nil
+	return errors.Join(errs...)
 }
 
 // Close unloads the module; its functions must not be used again. A second Close
@@ -95,8 +138,8 @@ func (f *Function) Info() (FunctionInfo, error) {
 		to   *int
 	}{{funcAttrRegisters, &i.Registers}, {funcAttrLocal, &i.Local}, {funcAttrStaticShared, &i.Static}} {
 		v, code := f.dev.drv.api.cuFuncGetAttribute(f.dev.ctx, a.attr, f.handle)
-		if code != 0 {
-			return i, f.dev.check("cuFuncGetAttribute", code)
+		if err := f.dev.check("cuFuncGetAttribute", code); err != nil {
+			return i, err
 		}
 		*a.to = v
 	}
@@ -126,6 +169,9 @@ func (a *Args) Reset() *Args { a.n = 0; return a }
 
 // Buffer adds the address of offset in b.
 func (a *Args) Buffer(b *Buffer, offset int) *Args { return a.add('p', b.Ptr(offset)) }
+
+// Pointer adds a device address; 0 is the null pointer, an argument left out.
+func (a *Args) Pointer(p uint64) *Args { return a.add('p', p) }
 
 // Int32 adds an integer.
 func (a *Args) Int32(v int32) *Args { return a.add('i', uint64(uint32(v))) }
@@ -167,8 +213,8 @@ func (s *Stream) Launch(f *Function, c LaunchConfig, a *Args) error {
 		panic("cuda: launch: a dimension is too large")
 	}
 	code := f.dev.drv.api.cuLaunchKernel(f.dev.ctx, f.handle, c, s.use(), a.slots[:a.n])
-	if code != 0 {
-		return fmt.Errorf("cuda: launch of %s: %w", f.name, f.dev.check("cuLaunchKernel", code))
+	if err := f.dev.check("cuLaunchKernel", code); err != nil {
+		return fmt.Errorf("cuda: launch of %s: %w", f.name, err)
 	}
 	return nil
 }

@@ -13,10 +13,31 @@ type Stream struct {
 	handle handle
 }
 
-// NewStream makes a stream, independent of the driver's default stream.
-func (g *Device) NewStream() (*Stream, error) {
-	s, code := g.drv.api.cuStreamCreate(g.ctx)
-	if err := g.check("cuStreamCreate", code); err != nil {
+// Priority is how urgent a stream's work is where the device has to choose.
+type Priority int
+
+// The priorities; a device may know no difference.
+const (
+	Normal Priority = iota
+	High
+)
+
+// NewStream makes a stream of normal priority, independent of the driver's
+// default stream.
+func (g *Device) NewStream() (*Stream, error) { return g.NewStreamWith(Normal) }
+
+// NewStreamWith makes a stream of the given priority.
+func (g *Device) NewStreamWith(p Priority) (*Stream, error) {
+	least, greatest, code := g.drv.api.cuCtxGetStreamPriorityRange(g.ctx)
+	if err := g.check("cuCtxGetStreamPriorityRange", code); err != nil {
+		return nil, err
+	}
+	number := least // a lower number is more urgent
+	if p == High {
+		number = greatest
+	}
+	s, code := g.drv.api.cuStreamCreateWithPriority(g.ctx, number)
+	if err := g.check("cuStreamCreateWithPriority", code); err != nil {
 		return nil, err
 	}
 	st := &Stream{dev: g, handle: s}
@@ -98,6 +119,19 @@ func (s *Stream) Fill(dst *Buffer, offset, n int, value byte) error {
 	return s.dev.check("cuMemsetD8Async", s.dev.drv.api.cuMemsetD8Async(s.dev.ctx, p, value, uint64(n), s.use()))
 }
 
+// Fill32 sets n 4-byte words at offset of dst, which is a multiple of 4 bytes, to
+// value.
+func (s *Stream) Fill32(dst *Buffer, offset, n int, value uint32) error {
+	p := dst.at(offset, 4*n)
+	if p%4 != 0 {
+		panic("cuda: fill: words must begin at a multiple of 4 bytes")
+	}
+	if n == 0 {
+		return nil
+	}
+	return s.dev.check("cuMemsetD32Async", s.dev.drv.api.cuMemsetD32Async(s.dev.ctx, p, value, uint64(n), s.use()))
+}
+
 // Event is a point in a stream's work, to wait for and to time by.
 type Event struct {
 	dev    *Device
@@ -152,7 +186,7 @@ func (e *Event) Sync() error {
 func (e *Event) Done() (bool, error) {
 	code := e.dev.drv.api.cuEventQuery(e.dev.ctx, e.use())
 	if code == NotReady {
-		return false, nil
+		return false, e.dev.check("cuEventQuery", 0)
 	}
 	return code == 0, e.dev.check("cuEventQuery", code)
 }

@@ -3,6 +3,7 @@ package cuda
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -74,4 +75,40 @@ func (t *tracker) list() []Leak {
 	}
 	slices.SortFunc(l, func(a, b Leak) int { return cmp.Compare(a.order, b.order) })
 	return l
+}
+
+// CallCounts returns, if the driver was opened with WithCallCounts, how often
+// each of the driver's functions has been called on behalf of what stands above:
+// the difference of two shows what a step does.
+func (d *Driver) CallCounts() map[string]int { return d.calls.copy() }
+
+// callCounts counts calls by name. A nil one counts nothing.
+type callCounts struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func newCallCounts(on bool) *callCounts {
+	if !on {
+		return nil
+	}
+	return &callCounts{n: map[string]int{}}
+}
+
+func (c *callCounts) add(call string) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n[call]++
+}
+
+func (c *callCounts) copy() map[string]int {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.n)
 }

@@ -5,6 +5,7 @@
    thread, valid handles, limits of shared memory.
 
    Built with -DFAKE_VERSION=, -DFAKE_DEVICES=, -DFAKE_INIT= (result of cuInit),
+   -DFAKE_MODE= (compute mode), -DFAKE_RETAIN= (result of taking a context),
    -DFAKE_OLD (leaves out a function that old drivers lack). */
 #include <stdint.h>
 #include <stdio.h>
@@ -16,6 +17,12 @@
 #endif
 #ifndef FAKE_DEVICES
 #define FAKE_DEVICES 2
+#endif
+#ifndef FAKE_MODE
+#define FAKE_MODE 0
+#endif
+#ifndef FAKE_RETAIN
+#define FAKE_RETAIN 0
 #endif
 #ifndef FAKE_INIT
 #define FAKE_INIT 0
@@ -61,11 +68,17 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
     case 38: *v = 40 << 20; return 0;
     case 97: *v = 163 << 10; return 0;
     case 13: *v = 1410000; return 0;
+    case 20: *v = FAKE_MODE; return 0;
   }
   return INVALID_VALUE;
 }
 int cuDeviceTotalMem_v2(size_t *n, int d) { (void)d; *n = MEMORY; return 0; }
-int cuDevicePrimaryCtxRetain(int **c, int d) { *c = &contexts[d - 10]; ++**c; return 0; }
+int cuDevicePrimaryCtxRetain(int **c, int d) {
+  if (FAKE_RETAIN) return FAKE_RETAIN;
+  *c = &contexts[d - 10];
+  ++**c;
+  return 0;
+}
 #ifndef FAKE_OLD
 int cuDevicePrimaryCtxRelease_v2(int d) { return contexts[d - 10]-- > 0 ? 0 : INVALID_CONTEXT; }
 #endif
@@ -93,11 +106,15 @@ int cuMemFree_v2(ptr p) {
 int cuMemHostAlloc(void **p, size_t n, unsigned f) { IN_CONTEXT; (void)f; *p = calloc(1, n); return 0; }
 int cuMemFreeHost(void *p) { IN_CONTEXT; free(p); return 0; }
 
-struct stream { int alive; };
+/* A graph is a list of fills; nothing else can be captured here. */
+struct fill { ptr d; unsigned v; size_t n; };
+struct graph { int n; struct fill fills[8]; };
+struct stream { int alive, priority; struct graph *capture; };
 struct event { int64_t tick; };
 #define ON(s) \
   IN_CONTEXT; \
   if ((s) == NULL || !(s)->alive) return 400; \
+  if ((s)->capture != NULL) return 900; /* STREAM_CAPTURE_UNSUPPORTED */ \
   ticks++
 
 int cuMemcpyHtoDAsync_v2(ptr d, const void *s, size_t n, struct stream *st) { ON(st); memcpy((void *)(uintptr_t)d, s, n); return 0; }
@@ -105,13 +122,55 @@ int cuMemcpyDtoHAsync_v2(void *d, ptr s, size_t n, struct stream *st) { ON(st); 
 int cuMemcpyDtoDAsync_v2(ptr d, ptr s, size_t n, struct stream *st) { ON(st); memmove((void *)(uintptr_t)d, (void *)(uintptr_t)s, n); return 0; }
 int cuMemsetD8Async(ptr d, unsigned char v, size_t n, struct stream *st) { ON(st); memset((void *)(uintptr_t)d, v, n); return 0; }
 
-int cuStreamCreate(struct stream **s, unsigned f) {
-  IN_CONTEXT;
-  if (f != 1) return INVALID_VALUE;
-  *s = malloc(sizeof **s);
-  (*s)->alive = 1;
+static void fill32(struct fill f) { for (size_t i = 0; i < f.n; i++) ((unsigned *)(uintptr_t)f.d)[i] = f.v; }
+int cuMemsetD32Async(ptr d, unsigned v, size_t n, struct stream *st) {
+  struct fill f = {d, v, n};
+  if (st != NULL && st->capture != NULL && st->capture->n < 8) {
+    st->capture->fills[st->capture->n++] = f;
+    return 0;
+  }
+  ON(st);
+  fill32(f);
   return 0;
 }
+
+int cuCtxGetStreamPriorityRange(int *least, int *greatest) { IN_CONTEXT; *least = 0; *greatest = -5; return 0; }
+int cuStreamCreateWithPriority(struct stream **s, unsigned f, int priority) {
+  IN_CONTEXT;
+  if (f != 1 || priority > 0 || priority < -5) return INVALID_VALUE;
+  *s = calloc(1, sizeof **s);
+  (*s)->alive = 1;
+  (*s)->priority = priority;
+  return 0;
+}
+int cuStreamBeginCapture_v2(struct stream *s, int mode) {
+  ON(s);
+  if (mode != 2) return INVALID_VALUE;
+  s->capture = calloc(1, sizeof *s->capture);
+  return 0;
+}
+int cuStreamEndCapture(struct stream *s, struct graph **g) {
+  IN_CONTEXT;
+  if (s->capture == NULL) return 401;
+  *g = s->capture;
+  s->capture = NULL;
+  return 0;
+}
+int cuGraphGetNodes(struct graph *g, void **nodes, size_t *n) { IN_CONTEXT; *n = (size_t)g->n; return nodes ? INVALID_VALUE : 0; }
+int cuGraphInstantiateWithFlags(struct graph **x, struct graph *g, unsigned long long f) {
+  IN_CONTEXT;
+  if (f) return INVALID_VALUE;
+  *x = malloc(sizeof **x);
+  **x = *g;
+  return 0;
+}
+int cuGraphLaunch(struct graph *x, struct stream *s) {
+  ON(s);
+  for (int i = 0; i < x->n; i++) fill32(x->fills[i]);
+  return 0;
+}
+int cuGraphExecDestroy(struct graph *x) { IN_CONTEXT; free(x); return 0; }
+int cuGraphDestroy(struct graph *g) { IN_CONTEXT; free(g); return 0; }
 int cuStreamDestroy_v2(struct stream *s) { IN_CONTEXT; s->alive = 0; return 0; }
 int cuStreamSynchronize(struct stream *s) { ON(s); return 0; }
 int cuStreamWaitEvent(struct stream *s, struct event *e, unsigned f) { ON(s); (void)e; return f ? INVALID_VALUE : 0; }
@@ -139,7 +198,7 @@ int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, vo
       if (options[i] == 5) log = values[i];
       if (options[i] == 6) size = (unsigned)(uintptr_t)values[i];
     }
-    if (log) snprintf(log, size, "ptxas application ptx input, line 1; fatal : Missing .version directive at '%.8s'", ptx);
+    if (log) snprintf(log, size, "ptxas application ptx input, line 1; fatal : Missing .version directive at '%.8s'\nptxas fatal : aborted", ptx);
     return INVALID_PTX;
   }
   *m = strdup(ptx); /* reads up to the NUL that the caller owes */
