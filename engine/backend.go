@@ -10,11 +10,17 @@ type Program interface {
 }
 
 // Backend is one compute device's memory and operations. Argument structs are
-// documented beside their types in ops.go; unless said otherwise, tensors are
-// F32, outputs are overwritten, and inputs and outputs must not overlap.
+// documented beside their types in ops.go, element types included; unless said
+// otherwise, outputs are overwritten, and inputs and outputs must not overlap.
 type Backend interface {
 	// Name says what computes, e.g. "cpu (avx2, 2 threads)".
 	Name() string
+
+	// Precision returns the element type A of the activations that go with
+	// matrices of the given type W (see ops.go), or an error that wraps
+	// errors.ErrUnsupported where the device cannot compute with them. Every
+	// backend supports F32 weights with F32 activations.
+	Precision(weights DType) (activations DType, err error)
 
 	// Alloc returns n zeroed elements. The error names the bytes asked for.
 	Alloc(d DType, n int) (Buffer, error)
@@ -26,13 +32,17 @@ type Backend interface {
 	// Close frees all memory and ends the backend's workers.
 	Close() error
 
-	// UploadF32 copies src into dst, which must hold len(src) elements densely.
-	// src may be reused as soon as the call returns.
+	// UploadF32 copies src into dst, an F32 or BF16 tensor that holds len(src)
+	// elements densely; BF16 elements are rounded to nearest even. src may be
+	// reused as soon as the call returns.
 	UploadF32(dst Tensor, src []float32)
+	// UploadI32 does the same for an I32 tensor, or a U8 tensor and values of 0
+	// to 255.
 	UploadI32(dst Tensor, src []int32)
-	// DownloadF32 copies src, which must be dense, to dst. dst holds the values
-	// only after Wait on the ticket (or Sync).
+	// DownloadF32 copies src, which must be dense and F32 or BF16, to dst. dst
+	// holds the values only after Wait on the ticket (or Sync).
 	DownloadF32(dst []float32, src Tensor) Ticket
+	// DownloadI32 does the same for an I32 or U8 tensor.
 	DownloadI32(dst []int32, src Tensor) Ticket
 	// Wait waits for t and returns the first failure up to it.
 	Wait(t Ticket) error
@@ -49,9 +59,12 @@ type Backend interface {
 	// RefreshWeight brings w.Prepared up to date with w's elements.
 	RefreshWeight(w Weight)
 
-	// Fill sets every element of dst (F32 or I32) to v.
+	// Fill sets every element of dst (F32, BF16, I32 or U8) to v, which the type
+	// must hold exactly.
 	Fill(dst Tensor, v float32)
-	// Copy copies src to dst (same shape and dtype, any strides).
+	// Copy copies src to dst (same shape, any strides). Their types are equal, or
+	// one is F32 and the other BF16: to BF16 it rounds to nearest even, from BF16
+	// it widens.
 	Copy(dst, src Tensor)
 
 	Gather(GatherArgs)

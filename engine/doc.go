@@ -35,28 +35,40 @@
 //  1. Determinism: the same inputs, packing, seed and device kind give the
 //     same bits, forward and backward. Sums are ordered.
 //  2. Batch invariance of the forward: a row's result does not depend on the
-//     other rows. Each output element of a matrix product is one chain of fused
-//     multiply-adds in ascending K. Attention is computed in splits of
-//     AttentionSplit keys at multiples of that size in the sequence's logical
-//     position, merged in ascending order, in Attention and DecodeAttention
-//     alike. Log-sum-exp runs over vocabulary chunks of VocabChunk in ascending
-//     order, in LogProb and Sample alike.
+//     other rows, on their number or on its place among them. Each output
+//     element of a matrix product is one accumulation in ascending K, by one
+//     family of instructions on a device, at every number of rows: a chain of
+//     fused multiply-adds on the CPU and for F32 on a GPU, a chain of matrix
+//     instructions into one float32 accumulator for BF16 on a GPU. Attention is
+//     computed in splits of keys at multiples of the split in the sequence's
+//     logical position, merged in ascending order, in Attention and
+//     DecodeAttention alike; the split is the backend's, a multiple of PageSize.
+//     Log-sum-exp runs over vocabulary chunks of VocabChunk in ascending order,
+//     in LogProb and Sample alike.
 //  3. Hence the log-probs of Sample equal those of LogProb bit for bit for the
 //     same token history.
 //  4. The backward is deterministic for a given packing, no more: with and
 //     without prompt sharing its gradients agree within derived tolerances.
+//  5. Sums are in float32. Results are rounded to BF16 at named places alone:
+//     once where a BF16 tensor is written, and before a product the
+//     probabilities of attention, their gradients, and the gradient of the
+//     logits. ops.go names them with each operation.
+//
+// # Precision
+//
+// Two types describe how a model computes on a device: W of its matrices, and A
+// of the activations that enter and leave matrix products and attention, which
+// Backend.Precision gives. The residual stream and its gradient, norms' and
+// biases' weights, statistics, log-probs, weight gradients and optimizer state
+// are F32 at any W; so are all logits.
 //
 // Misuse of shapes panics with a constant string, as an index out of range
 // would; failures of a device are errors, returned by Alloc, Wait and Sync.
 package engine
 
-// AttentionSplit is the number of keys that attention reduces at once, at
-// multiples of itself in a sequence's logical position.
-const AttentionSplit = 32
-
-// PageSize is the number of tokens in a page of the KV cache. A page is a
-// whole split, so that sequences share a prompt by sharing its full pages.
-const PageSize = AttentionSplit
+// PageSize is the number of tokens in a page of the KV cache. Sequences share a
+// prompt by sharing its full pages.
+const PageSize = 32
 
 // VocabChunk is the number of vocabulary entries over which log-sum-exp and
 // entropy are reduced before they are merged in ascending order.

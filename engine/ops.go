@@ -1,10 +1,18 @@
 package engine
 
+// Element types in this file: W is the type of the matrices that are multiplied
+// by, A that of the activations that go with them (Backend.Precision): F32 and
+// F32, or BF16 and BF16. A tensor without a type is F32. "F32 or A" is a choice
+// of the caller's, which the operation learns from the tensor itself. A result
+// stored as BF16 is the float32 result rounded once, to nearest even; what is
+// rounded besides stands with the operation. No other combination of types is
+// accepted.
+
 // GatherArgs: Dst[t] = Table[IDs[t]]. Rows with IDs[t] < 0 become zero.
 // The embedding's forward.
 type GatherArgs struct {
-	Dst   Tensor // [T, C]
-	Table Tensor // [V, C]
+	Dst   Tensor // [T, C] F32, or Table's type
+	Table Tensor // [V, C] F32 or W
 	IDs   Tensor // [T] I32
 }
 
@@ -19,9 +27,11 @@ type ScatterAddArgs struct {
 // RMSNormArgs normalises each of Groups runs of D = Cols/Groups columns
 // (Zhang and Sennrich 2019): Y = X · rstd · W with
 // rstd = 1/√(mean(X²) + Eps). Groups is 1 for a layer's norm and the number of
-// heads for QK-norm. Y may be X where no backward follows.
+// heads for QK-norm. Y may be X where no backward follows and their types are
+// equal.
 type RMSNormArgs struct {
-	Y, X   Tensor // [T, Groups*D]
+	Y      Tensor // [T, Groups*D] A
+	X      Tensor // [T, Groups*D] F32 or A
 	W      Tensor // [D]
 	Rstd   Tensor // [T, Groups]; absent: not kept
 	Groups int
@@ -32,11 +42,12 @@ type RMSNormArgs struct {
 //
 //	DX = or += rstd · (W·DY − x̂ · mean(W·DY·x̂)),   DW += Σ_t DY·x̂.
 //
-// DX may be DY where Accumulate is false.
+// DX may be DY where Accumulate is false and their types are equal.
 type RMSNormBackwardArgs struct {
-	DX         Tensor // [T, Groups*D]
+	DX         Tensor // [T, Groups*D] F32, or A where Accumulate is false
 	DW         Tensor // [D]; absent: not wanted
-	DY, X      Tensor // [T, Groups*D]
+	DY         Tensor // [T, Groups*D] A
+	X          Tensor // [T, Groups*D] F32 or A
 	W          Tensor // [D]
 	Rstd       Tensor // [T, Groups]
 	Groups     int
@@ -45,18 +56,18 @@ type RMSNormBackwardArgs struct {
 
 // LinearArgs: Y = X·Wᵀ + Bias + Residual. Residual may be Y itself.
 type LinearArgs struct {
-	Y        Tensor // [T, N]
-	X        Tensor // [T, K]
-	W        Weight // [N, K]
+	Y        Tensor // [T, N] F32 or A
+	X        Tensor // [T, K] A
+	W        Weight // [N, K] W
 	Bias     Tensor // [N]; optional
-	Residual Tensor // [T, N]; optional
+	Residual Tensor // [T, N]; optional, and only where Y is F32
 }
 
 // LinearBackwardInputArgs: DX = or += DY·W.
 type LinearBackwardInputArgs struct {
-	DX         Tensor // [T, K]
-	DY         Tensor // [T, N]
-	W          Weight // [N, K]
+	DX         Tensor // [T, K] A; with Accumulate the sum is rounded, once
+	DY         Tensor // [T, N] A
+	W          Weight // [N, K] W
 	Accumulate bool
 }
 
@@ -64,8 +75,8 @@ type LinearBackwardInputArgs struct {
 type LinearBackwardWeightArgs struct {
 	DW    Tensor // [N, K]
 	DBias Tensor // [N]; optional
-	DY    Tensor // [T, N]
-	X     Tensor // [T, K]
+	DY    Tensor // [T, N] A
+	X     Tensor // [T, K] A
 }
 
 // RoPEArgs rotates each head of X in place by its row's position (Su et al.
@@ -76,7 +87,7 @@ type LinearBackwardWeightArgs struct {
 // Inverse rotates back, which is the backward. Rows at a negative position are
 // left alone.
 type RoPEArgs struct {
-	X         Tensor // [T, heads*D]
+	X         Tensor // [T, heads*D] A
 	Positions Tensor // [T] I32
 	Cos, Sin  Tensor // [positions, D/2]
 	HeadDim   int
@@ -88,23 +99,32 @@ type RoPEArgs struct {
 //
 //	O = softmax(Scale · Q·Kᵀ)·V over the keys that Packing lets a row see,
 //	LSE = log Σ exp(Scale · q·k).
+//
+// Where A is BF16, the exponentials are rounded to BF16 before they multiply V;
+// the sum that they are divided by is of the unrounded ones.
 type AttentionArgs struct {
-	O, Q    Tensor // [T, H*D]
-	K, V    Tensor // [T, KV*D]
+	O, Q    Tensor // [T, H*D] A
+	K, V    Tensor // [T, KV*D] A
 	LSE     Tensor // [T, H]; absent where no backward follows
 	HeadDim int
 	Scale   float32
 	Packing *Packing
 }
 
-// AttentionBackwardArgs: DQ, DK and DV are overwritten. A prefix's DK and DV
-// are the sums over all the segments that see it, in ascending segment order.
+// AttentionBackwardArgs: with P = exp(Scale · Q·Kᵀ − LSE),
+//
+//	DV = Pᵀ·DO,  dS = P·(DO·Vᵀ − Σ DO·O),  DQ = Scale · dS·K,  DK = Scale · dSᵀ·Q.
+//
+// DQ, DK and DV are overwritten. A prefix's DK and DV are the sums over all the
+// segments that see it, in ascending segment order, and over the query heads
+// that share them. Where A is BF16, P and dS are rounded to BF16 before their
+// products, and the sums are float32 until the end.
 type AttentionBackwardArgs struct {
-	DQ      Tensor // [T, H*D]
-	DK, DV  Tensor // [T, KV*D]
-	DO      Tensor // [T, H*D]
-	Q, O    Tensor // [T, H*D]
-	K, V    Tensor // [T, KV*D]
+	DQ      Tensor // [T, H*D] A
+	DK, DV  Tensor // [T, KV*D] A
+	DO      Tensor // [T, H*D] A
+	Q, O    Tensor // [T, H*D] A
+	K, V    Tensor // [T, KV*D] A
 	LSE     Tensor // [T, H]
 	HeadDim int
 	Scale   float32
@@ -113,7 +133,7 @@ type AttentionBackwardArgs struct {
 
 // SwiGLUArgs: Y = silu(Gate)·Up, silu(x) = x/(1+e^−x) (Shazeer 2020).
 type SwiGLUArgs struct {
-	Y, Gate, Up Tensor // [T, F]
+	Y, Gate, Up Tensor // [T, F] A
 }
 
 // SwiGLUBackwardArgs: with σ = 1/(1+e^−Gate)
@@ -122,8 +142,8 @@ type SwiGLUArgs struct {
 //
 // DGate may be Gate and DUp may be Up.
 type SwiGLUBackwardArgs struct {
-	DGate, DUp   Tensor // [T, F]
-	DY, Gate, Up Tensor // [T, F]
+	DGate, DUp   Tensor // [T, F] A
+	DY, Gate, Up Tensor // [T, F] A
 }
 
 // LogProbArgs is the fused language-model head. With z = Scale · X·Wᵀ, which is
@@ -131,10 +151,11 @@ type SwiGLUBackwardArgs struct {
 //
 //	LSE = log Σ_v e^z_v,  LogProb = z_target − LSE,  Entropy = LSE − Σ_v p_v z_v.
 //
-// Scale is the inverse temperature.
+// Scale is the inverse temperature. z is not rounded: it is the float32 result
+// that Linear gives for the same operands, times Scale.
 type LogProbArgs struct {
-	X       Tensor // [T, C]
-	W       Weight // [V, C]
+	X       Tensor // [T, C] A
+	W       Weight // [V, C] W
 	Targets Tensor // [T] I32, in [0, V)
 	LogProb Tensor // [T]
 	Entropy Tensor // [T]
@@ -146,11 +167,13 @@ type LogProbArgs struct {
 //
 //	dz = DLogProb·(onehot(target) − p) − DEntropy·p·(log p + Entropy),
 //	DX = Scale · dz·W,   DW += Scale · dzᵀ·X.
+//
+// Where A is BF16, dz (or Scale · dz) is rounded to BF16 before its products.
 type LogProbBackwardArgs struct {
-	DX       Tensor // [T, C]
+	DX       Tensor // [T, C] A
 	DW       Tensor // [V, C]
-	X        Tensor // [T, C]
-	W        Weight // [V, C]
+	X        Tensor // [T, C] A
+	W        Weight // [V, C] W
 	Targets  Tensor // [T] I32
 	LSE      Tensor // [T]
 	Entropy  Tensor // [T]; needed where DEntropy is present
@@ -162,7 +185,7 @@ type LogProbBackwardArgs struct {
 // KVCache is one layer's paged keys and values: Pages pages of PageSize tokens.
 // The layout inside a page is the backend's own.
 type KVCache struct {
-	K, V    Buffer // Pages*PageSize*KV*D elements each
+	K, V    Buffer // Pages*PageSize*KV*D elements of A each
 	Pages   int
 	KVHeads int
 	HeadDim int
@@ -173,7 +196,7 @@ type KVCache struct {
 // is written once for each of its continuations.
 type KVWriteArgs struct {
 	Cache KVCache
-	K, V  Tensor // [T, KV*D]
+	K, V  Tensor // [T, KV*D] A
 	Rows  Tensor // [n] I32
 	Slots Tensor // [n] I32
 }
@@ -183,9 +206,11 @@ type KVWriteArgs struct {
 // inactive: nothing is stored and O is zero. A sequence's page for position p
 // is PageTable[b][p/PageSize]; rows whose tables begin with the same pages may
 // have them read once.
+//
+// Where A is BF16, it rounds what Attention rounds.
 type DecodeAttentionArgs struct {
-	O, Q      Tensor // [B, H*D]
-	K, V      Tensor // [B, KV*D]
+	O, Q      Tensor // [B, H*D] A
+	K, V      Tensor // [B, KV*D] A
 	Cache     KVCache
 	PageTable Tensor // [B, max pages] I32
 	Positions Tensor // [B] I32
@@ -253,8 +278,18 @@ type SumSquaresArgs struct {
 //
 //	M = β1·M + (1−β1)·g,  V = β2·V + (1−β2)·g²,
 //	P −= LR·( (M/(1−β1^Step)) / (√(V/(1−β2^Step)) + Eps) + WeightDecay·P ).
+//
+// Moments of type U8 are 8-bit codes in blocks of MomentBlock elements, counted
+// from the first of the tensor (Dettmers et al. 2022; see quantize.go): element
+// i has the value map[code]·scale of its block. A step widens them, computes the
+// new M, V and P in float32 as above, and only then stores M and V as codes
+// again: scale = max |x| over the block, code = that of the map's entry nearest
+// to x/scale, for V not that of zero unless x/scale is zero. Gradients must be finite.
 type AdamWArgs struct {
-	P, G, M, V       Tensor // dense, equal length
+	P, G             Tensor // dense, equal length
+	M, V             Tensor // dense, of P's length; both F32, or both U8
+	MScale, VScale   Tensor // [⌈n/MomentBlock⌉]; present where M and V are U8
+	Copy             Tensor // dense BF16, of P's length: the new P rounded to nearest even; optional
 	LR, Beta1, Beta2 float32
 	Eps, WeightDecay float32
 	GradScale        float32

@@ -3,17 +3,22 @@ package engine
 // DType is an element type.
 type DType uint8
 
-// The element types. BF16 is storage only: sums are always in float32.
+// The element types. BF16 is storage only: sums are always in float32. U8 holds
+// the codes of 8-bit moments (see AdamWArgs).
 const (
 	F32 DType = iota
 	BF16
 	I32
+	U8
 )
 
 // Size returns the bytes of one element.
 func (d DType) Size() int {
-	if d == BF16 {
+	switch d {
+	case BF16:
 		return 2
+	case U8:
+		return 1
 	}
 	return 4
 }
@@ -27,6 +32,8 @@ func (d DType) String() string {
 		return "BF16"
 	case I32:
 		return "I32"
+	case U8:
+		return "U8"
 	}
 	return "invalid"
 }

@@ -42,6 +42,7 @@ type Backend struct {
 	plan    attentionPlan
 	decode  decodePlan
 	partial []float64
+	maps    *momentMaps // of 8-bit moments; nil until they are used
 }
 
 var _ engine.Backend = (*Backend)(nil)
@@ -70,6 +71,14 @@ func (b *Backend) Name() string {
 		s += "s"
 	}
 	return s + ")"
+}
+
+// Precision says that activations are F32, and that weights are too.
+func (b *Backend) Precision(weights engine.DType) (engine.DType, error) {
+	if weights != engine.F32 {
+		return 0, fmt.Errorf("cpu: weights in %v: the CPU computes in F32 alone: %w", weights, errors.ErrUnsupported)
+	}
+	return engine.F32, nil
 }
 
 // Threads returns the number of threads that compute, the caller's included.

@@ -6,9 +6,10 @@ import (
 	"unsafe"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/half"
 )
 
-// buffer is host memory of one dtype. Exactly one of f, i and h is set.
+// buffer is host memory of one dtype. Exactly one of f, i, h and c is set.
 type buffer struct {
 	owner *Backend
 	dtype engine.DType
@@ -16,6 +17,7 @@ type buffer struct {
 	f     []float32
 	i     []int32
 	h     []uint16 // BF16
+	c     []uint8  // U8
 	freed bool
 }
 
@@ -47,7 +49,7 @@ func (b *Backend) Alloc(d engine.DType, n int) (engine.Buffer, error) {
 	if n < 0 {
 		panic("cpu: alloc: negative length")
 	}
-	if d > engine.I32 {
+	if d > engine.U8 {
 		panic("cpu: alloc: unsupported dtype")
 	}
 	if n > (math.MaxInt-2*align)/d.Size() {
@@ -71,6 +73,8 @@ func (b *Backend) Alloc(d engine.DType, n int) (engine.Buffer, error) {
 			buf.i = unsafe.Slice((*int32)(p), n)
 		case engine.BF16:
 			buf.h = unsafe.Slice((*uint16)(p), n)
+		case engine.U8:
+			buf.c = raw
 		}
 	}
 	b.allocated += int64(bytes)
@@ -95,7 +99,7 @@ func (b *Backend) Free(x engine.Buffer) {
 		panic("cpu: free: buffer was freed before")
 	}
 	b.allocated -= int64(buf.n * buf.dtype.Size())
-	buf.f, buf.i, buf.h, buf.freed = nil, nil, nil, true
+	buf.f, buf.i, buf.h, buf.c, buf.freed = nil, nil, nil, nil, true
 	b.ops = operations{} // the last operation of a kind may hold its slices
 }
 
@@ -225,31 +229,59 @@ func (b *Backend) i32(t engine.Tensor, rows, cols int) imat {
 	return imat{p: buf.i[from:to:to], rows: t.Rows, cols: t.Cols, stride: t.Stride}
 }
 
-// host resolves a dense tensor for an upload or a download of n elements.
-func host(t engine.Tensor, n int) {
+// halves resolves n BF16 elements that follow one another.
+func (b *Backend) halves(t engine.Tensor, n int) []uint16 {
+	buf := b.live(t, engine.BF16)
+	from, to := extent(t, buf.n)
 	if k, ok := isVector(t); !ok || k != n {
-		panic("cpu: upload or download: lengths differ or tensor is not dense")
+		panic("cpu: vector has the wrong length")
 	}
+	return buf.h[from:to:to]
 }
+
+// codes resolves n U8 elements that follow one another.
+func (b *Backend) codes(t engine.Tensor, n int) []uint8 {
+	buf := b.live(t, engine.U8)
+	from, to := extent(t, buf.n)
+	if k, ok := isVector(t); !ok || k != n {
+		panic("cpu: vector has the wrong length")
+	}
+	return buf.c[from:to:to]
+}
+
+// is reports whether t is present and of type d.
+func is(t engine.Tensor, d engine.DType) bool { return t.Buf != nil && t.Buf.DType() == d }
 
 // UploadF32 copies src to dst.
 func (b *Backend) UploadF32(dst engine.Tensor, src []float32) {
 	b.outside()
-	host(dst, len(src))
-	copy(b.f32(dst).p, src)
+	if is(dst, engine.BF16) {
+		half.EncodeBF16(b.halves(dst, len(src)), src)
+		return
+	}
+	copy(b.vec(dst, len(src)), src)
 }
 
 // UploadI32 copies src to dst.
 func (b *Backend) UploadI32(dst engine.Tensor, src []int32) {
 	b.outside()
+	if is(dst, engine.U8) {
+		for i, d := 0, b.codes(dst, len(src)); i < len(d); i++ {
+			d[i] = uint8(src[i])
+		}
+		return
+	}
 	copy(b.ints(dst, len(src)), src)
 }
 
 // DownloadF32 copies src to dst before it returns.
 func (b *Backend) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket {
 	b.outside()
-	host(src, len(dst))
-	copy(dst, b.f32(src).p)
+	if is(src, engine.BF16) {
+		half.DecodeBF16(dst, b.halves(src, len(dst)))
+	} else {
+		copy(dst, b.vec(src, len(dst)))
+	}
 	b.ticket++
 	return b.ticket
 }
@@ -257,7 +289,13 @@ func (b *Backend) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket {
 // DownloadI32 copies src to dst before it returns.
 func (b *Backend) DownloadI32(dst []int32, src engine.Tensor) engine.Ticket {
 	b.outside()
-	copy(dst, b.ints(src, len(dst)))
+	if is(src, engine.U8) {
+		for i, c := range b.codes(src, len(dst)) {
+			dst[i] = int32(c)
+		}
+	} else {
+		copy(dst, b.ints(src, len(dst)))
+	}
 	b.ticket++
 	return b.ticket
 }

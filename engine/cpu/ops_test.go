@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -294,50 +295,121 @@ func TestScatterAddSumsInOrder(t *testing.T) {
 
 func TestCopyAndFillStridedOfEachDType(t *testing.T) {
 	r := newRig(t, 2, 6)
-	for _, d := range []engine.DType{engine.F32, engine.I32, engine.BF16} {
+	up := map[bool]func(engine.Tensor, []float32){
+		true: r.UploadF32,
+		false: func(dst engine.Tensor, v []float32) {
+			ints := make([]int32, len(v))
+			for i, x := range v {
+				ints[i] = int32(x)
+			}
+			r.UploadI32(dst, ints)
+		},
+	}
+	down := func(src engine.Tensor) []float32 {
+		v := make([]float32, src.Len())
+		if d := src.Buf.DType(); d == engine.F32 || d == engine.BF16 {
+			r.DownloadF32(v, src)
+			return v
+		}
+		ints := make([]int32, src.Len())
+		r.DownloadI32(ints, src)
+		for i, x := range ints {
+			v[i] = float32(x)
+		}
+		return v
+	}
+	counting := make([]float32, 60)
+	for i := range counting {
+		counting[i] = float32(i + 1)
+	}
+	for _, d := range []engine.DType{engine.F32, engine.I32, engine.BF16, engine.U8} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
 			src := engine.Matrix(r.buf(d, 60), 0, 6, 10)
 			dst := engine.Matrix(r.buf(d, 60), 0, 6, 10)
-			buf := src.Buf.(*buffer)
-			for i := range 60 {
-				switch d {
-				case engine.F32:
-					buf.f[i] = float32(i + 1)
-				case engine.I32:
-					buf.i[i] = int32(i + 1)
-				case engine.BF16:
-					buf.h[i] = uint16(i + 1)
-				}
-			}
+			up[d == engine.F32 || d == engine.BF16](src, counting)
+			require.Equal(t, counting, down(src))
 			r.Copy(dst.ColRange(3, 7).RowRange(1, 4), src.ColRange(5, 9).RowRange(2, 5))
-			out := dst.Buf.(*buffer)
-			for i := range 60 {
-				row, col := i/10, i%10
-				want := 0
-				if row >= 1 && row < 4 && col >= 3 && col < 7 {
-					want = (row+1)*10 + col + 2 + 1
-				}
-				switch d {
-				case engine.F32:
-					require.Equal(t, float32(want), out.f[i])
-				case engine.I32:
-					require.Equal(t, int32(want), out.i[i])
-				case engine.BF16:
-					require.Equal(t, uint16(want), out.h[i])
+			want := make([]float32, 60)
+			for row := 1; row < 4; row++ {
+				for col := 3; col < 7; col++ {
+					want[row*10+col] = float32((row+1)*10 + col + 2 + 1)
 				}
 			}
-			if d == engine.BF16 {
-				require.PanicsWithValue(t, "cpu: unsupported dtype: BF16 is storage only", func() { r.Fill(dst, 1) })
-				return
-			}
+			require.Equal(t, want, down(dst))
 			r.Fill(dst.ColRange(9, 10), 5)
-			if d == engine.F32 {
-				require.Equal(t, float32(5), out.f[19])
-				require.Zero(t, out.f[18])
-			} else {
-				require.Equal(t, int32(5), out.i[19])
-				require.Zero(t, out.i[18])
+			for row := range 6 {
+				want[row*10+9] = 5
 			}
+			require.Equal(t, want, down(dst))
 		})
+	}
+	f, h, i := r.zeros(2, 2), engine.Matrix(r.buf(engine.BF16, 4), 0, 2, 2), engine.Matrix(r.buf(engine.I32, 4), 0, 2, 2)
+	r.UploadF32(f, []float32{1, 1 + 1.0/256, 1 + 3.0/256, -1.0 / 3})
+	r.Copy(h, f) // to even twice, to nearest
+	require.Equal(t, []float32{1, 1, 1 + 4.0/256, -171.0 / 512}, down(h))
+	r.Fill(f, 0)
+	r.Copy(f, h)
+	require.Equal(t, down(h), down(f))
+	require.PanicsWithValue(t, "cpu: copy: dtypes differ", func() { r.Copy(i, f) })
+	require.PanicsWithValue(t, "cpu: unsupported dtype: BF16 is storage only", func() { r.RMSNorm(engine.RMSNormArgs{Y: f, X: h, W: f, Groups: 1}) })
+}
+
+// 8-bit moments of many blocks: the codes are the nearest ones, found by the
+// plainest search, and the copy is P rounded.
+func TestMomentCodesAreNearest(t *testing.T) {
+	var maps momentMaps
+	maps[0].set(engine.SignedMomentMap())
+	maps[1].set(engine.UnsignedMomentMap())
+	rng := rand.New(rand.NewPCG(1, 9))
+	for k := range maps {
+		m := &maps[k]
+		var src []float32
+		for range 40 * engine.MomentBlock {
+			x := float32(rng.NormFloat64() * math.Pow(10, -7*rng.Float64()))
+			if k == 1 {
+				x *= x
+			}
+			src = append(src, x)
+		}
+		for c := range 255 { // the boundaries and what lies beside them
+			for _, x := range []float32{m.upTo[c], math.Nextafter32(m.upTo[c], 2), m.values[c]} {
+				src = append(src, x, 1) // one for the scale
+			}
+		}
+		src = append(src, 0, 1e-38)
+		codes, scales := make([]uint8, len(src)), make([]float32, len(src)/engine.MomentBlock+1)
+		m.encode(codes, scales, src)
+		back := make([]float32, len(src))
+		m.decode(back, codes, scales)
+		for i, x := range src {
+			scale := scales[i/engine.MomentBlock]
+			x /= scale
+			got := math.Abs(float64(x - m.values[codes[i]]))
+			for c, v := range m.values {
+				if k == 1 && c == 0 && x > 0 {
+					continue
+				}
+				// A boundary is rounded, as are the differences here.
+				if d := math.Abs(float64(x - v)); d < got-math.Abs(float64(x))/(1<<22) {
+					t.Fatalf("map %d: %g of scale %g became code %d (%g), code %d (%g) is nearer", k, x, scale, codes[i], m.values[codes[i]], c, v)
+				}
+			}
+			require.Equal(t, m.values[codes[i]]*scale, back[i])
+			if k == 1 && x > 0 {
+				require.Positive(t, back[i])
+			}
+		}
+	}
+}
+
+func BenchmarkAdamW8(b *testing.B) {
+	const n = 1 << 20
+	r := newRig(b, 1, 3)
+	p, g, s := r.random(1, n, 1), r.random(1, n, 1), r.zeros(2, n/engine.MomentBlock)
+	m, v := engine.Vector(r.buf(engine.U8, n), 0, n), engine.Vector(r.buf(engine.U8, n), 0, n)
+	b.SetBytes(n)
+	for step := 1; b.Loop(); step++ {
+		r.AdamW(engine.AdamWArgs{P: p, G: g, M: m, V: v, MScale: s.RowRange(0, 1), VScale: s.RowRange(1, 2),
+			LR: 1e-6, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, GradScale: 1, Step: step})
 	}
 }

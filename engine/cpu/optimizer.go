@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/simd"
 )
 
@@ -48,7 +49,18 @@ func (b *Backend) AdamW(a engine.AdamWArgs) {
 	}
 	n := a.P.Len()
 	op := next(b, &b.ops.adamW)
-	*op = adamWOp{p: b.vec(a.P, n), g: b.vec(a.G, n), m: b.vec(a.M, n), v: b.vec(a.V, n)}
+	*op = adamWOp{p: b.vec(a.P, n), g: b.vec(a.G, n)}
+	if is(a.M, engine.U8) {
+		blocks := (n + engine.MomentBlock - 1) / engine.MomentBlock
+		op.codes1, op.codes2 = b.codes(a.M, n), b.codes(a.V, n)
+		op.scale1, op.scale2 = b.vec(a.MScale, blocks), b.vec(a.VScale, blocks)
+		op.maps = b.moments()
+	} else {
+		op.m, op.v = b.vec(a.M, n), b.vec(a.V, n)
+	}
+	if a.Copy.Buf != nil {
+		op.copy = b.halves(a.Copy, n)
+	}
 	op.step = simd.AdamW{
 		LR: a.LR, Beta1: a.Beta1, Beta2: a.Beta2, Eps: a.Eps, WeightDecay: a.WeightDecay,
 		Bias1:     float32(1 - math.Pow(float64(a.Beta1), float64(a.Step))),
@@ -60,12 +72,38 @@ func (b *Backend) AdamW(a engine.AdamWArgs) {
 
 type adamWOp struct {
 	p, g, m, v []float32
-	step       simd.AdamW
+	copy       []uint16 // BF16 of the new p; may be absent
+
+	// 8-bit moments in place of m and v.
+	codes1, codes2 []uint8
+	scale1, scale2 []float32
+	maps           *momentMaps
+
+	step simd.AdamW
 }
 
-func (o *adamWOp) run(b *Backend) { b.parallel(o, (len(o.p)+sumChunk-1)/sumChunk) }
+func (o *adamWOp) run(b *Backend) {
+	if o.maps != nil {
+		b.reserve(2 * sumChunk)
+	}
+	b.parallel(o, (len(o.p)+sumChunk-1)/sumChunk)
+}
 
-func (o *adamWOp) tile(_ *worker, i int) {
+func (o *adamWOp) tile(w *worker, i int) {
 	from, to := i*sumChunk, min((i+1)*sumChunk, len(o.p))
-	o.step.Update(o.p[from:to], o.g[from:to], o.m[from:to], o.v[from:to])
+	p, g := o.p[from:to], o.g[from:to]
+	if o.maps == nil {
+		o.step.Update(p, g, o.m[from:to], o.v[from:to])
+	} else {
+		m, v := w.arena[:to-from], w.arena[sumChunk:][:to-from]
+		first := i * (sumChunk / engine.MomentBlock)
+		o.maps[0].decode(m, o.codes1[from:to], o.scale1[first:])
+		o.maps[1].decode(v, o.codes2[from:to], o.scale2[first:])
+		o.step.Update(p, g, m, v)
+		o.maps[0].encode(o.codes1[from:to], o.scale1[first:], m)
+		o.maps[1].encode(o.codes2[from:to], o.scale2[first:], v)
+	}
+	if o.copy != nil {
+		half.EncodeBF16(o.copy[from:to], p)
+	}
 }

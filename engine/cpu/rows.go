@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/simd"
 )
 
@@ -19,60 +20,61 @@ func rowBlocks(rows, cols int) (block, tiles int) {
 
 // Fill sets every element of dst to v.
 func (b *Backend) Fill(dst engine.Tensor, v float32) {
-	op := next(b, &b.ops.fill)
-	*op = fillOp{v: v}
-	if dst.Buf != nil && dst.Buf.DType() == engine.I32 {
-		op.i = b.i32(dst, dst.Rows, dst.Cols)
-		op.ints = true
-	} else {
-		op.f = b.f32(dst)
+	if dst.Buf == nil {
+		panic("cpu: a required tensor is absent")
 	}
+	op := next(b, &b.ops.fill)
+	*op = fillOp{dst: b.live(dst, dst.Buf.DType()), to: dst, v: v}
+	extent(dst, op.dst.n)
 	b.submit(op)
 }
 
 type fillOp struct {
-	f    mat
-	i    imat
-	ints bool
-	v    float32
-
+	dst   *buffer
+	to    engine.Tensor
+	v     float32
 	block int
 }
 
 func (o *fillOp) run(b *Backend) {
-	rows, cols := o.f.rows, o.f.cols
-	if o.ints {
-		rows, cols = o.i.rows, o.i.cols
-	}
 	var tiles int
-	o.block, tiles = rowBlocks(rows, cols)
+	o.block, tiles = rowBlocks(o.to.Rows, o.to.Cols)
 	b.parallel(o, tiles)
 }
 
 func (o *fillOp) tile(_ *worker, i int) {
-	if o.ints {
-		for r := i * o.block; r < min((i+1)*o.block, o.i.rows); r++ {
-			fill(o.i.row(r), int32(o.v))
+	for r := i * o.block; r < min((i+1)*o.block, o.to.Rows); r++ {
+		d := o.to.Off + r*o.to.Stride
+		to := d + o.to.Cols
+		switch o.dst.dtype {
+		case engine.F32:
+			fill(o.dst.f[d:to], o.v)
+		case engine.I32:
+			fill(o.dst.i[d:to], int32(o.v))
+		case engine.BF16:
+			fill(o.dst.h[d:to], half.BF16(o.v))
+		case engine.U8:
+			fill(o.dst.c[d:to], uint8(o.v))
 		}
-		return
-	}
-	for r := i * o.block; r < min((i+1)*o.block, o.f.rows); r++ {
-		fill(o.f.row(r), o.v)
 	}
 }
 
-func fill[T int32 | float32](s []T, v T) {
+func fill[T int32 | float32 | uint16 | uint8](s []T, v T) {
 	for i := range s {
 		s[i] = v
 	}
 }
 
-// Copy copies src to dst; both have one shape and dtype.
+// Copy copies src to dst, rounding to BF16 or widening from it where only one
+// of them is F32.
 func (b *Backend) Copy(dst, src engine.Tensor) {
 	if dst.Buf == nil || src.Buf == nil {
 		panic("cpu: copy: tensor is absent")
 	}
-	d, s := b.live(dst, dst.Buf.DType()), b.live(src, dst.Buf.DType())
+	d, s := b.live(dst, dst.Buf.DType()), b.live(src, src.Buf.DType())
+	if d.dtype != s.dtype && !(d.dtype == engine.F32 && s.dtype == engine.BF16) && !(d.dtype == engine.BF16 && s.dtype == engine.F32) {
+		panic("cpu: copy: dtypes differ")
+	}
 	if dst.Rows != src.Rows || dst.Cols != src.Cols {
 		panic("cpu: copy: shapes differ")
 	}
@@ -98,13 +100,19 @@ func (o *copyOp) run(b *Backend) {
 func (o *copyOp) tile(_ *worker, i int) {
 	for r := i * o.block; r < min((i+1)*o.block, o.to.Rows); r++ {
 		d, s, n := o.to.Off+r*o.to.Stride, o.from.Off+r*o.from.Stride, o.to.Cols
-		switch o.dst.dtype {
-		case engine.F32:
+		switch {
+		case o.dst.dtype != o.src.dtype && o.dst.dtype == engine.F32:
+			half.DecodeBF16(o.dst.f[d:d+n], o.src.h[s:s+n])
+		case o.dst.dtype != o.src.dtype:
+			half.EncodeBF16(o.dst.h[d:d+n], o.src.f[s:s+n])
+		case o.dst.dtype == engine.F32:
 			copy(o.dst.f[d:d+n], o.src.f[s:s+n])
-		case engine.I32:
+		case o.dst.dtype == engine.I32:
 			copy(o.dst.i[d:d+n], o.src.i[s:s+n])
-		case engine.BF16:
+		case o.dst.dtype == engine.BF16:
 			copy(o.dst.h[d:d+n], o.src.h[s:s+n])
+		case o.dst.dtype == engine.U8:
+			copy(o.dst.c[d:d+n], o.src.c[s:s+n])
 		}
 	}
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/updraft-ml/updraft/simd"
 )
 
-// split is the number of keys that attention reduces at once.
-const split = engine.AttentionSplit
+// split is the number of keys that attention reduces at once. It is a page, so
+// that whole splits of a prompt lie in whole pages.
+const split = engine.PageSize
 
 // Attention and DecodeAttention go through the two functions below for every
 // (query, split), with the split's keys in the same order and its scores from a

@@ -76,6 +76,11 @@ func (p *deferredProgram) Ops() int { return len(p.ops) }
 // Name implements engine.Backend.
 func (d *deferred) Name() string { return "deferred " + d.inner.Name() }
 
+// Precision implements engine.Backend.
+func (d *deferred) Precision(weights engine.DType) (engine.DType, error) {
+	return d.inner.Precision(weights)
+}
+
 func (d *deferred) wrap(b engine.Buffer, prepared bool) *deferredBuffer {
 	d.serial++
 	out := &deferredBuffer{owner: d, inner: b, prepared: prepared, serial: d.serial, where: caller()}

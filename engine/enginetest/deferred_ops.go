@@ -133,6 +133,6 @@ func (d *deferred) SumSquares(a engine.SumSquaresArgs) {
 
 // AdamW implements engine.Backend.
 func (d *deferred) AdamW(a engine.AdamWArgs) {
-	d.open(&a.P, &a.G, &a.M, &a.V)
+	d.open(&a.P, &a.G, &a.M, &a.V, &a.MScale, &a.VScale, &a.Copy)
 	d.submit(func() { d.inner.AdamW(a) })
 }

@@ -1,28 +1,47 @@
 package enginetest
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/internal/ref"
 )
 
-// Reference is a backend in float64 over internal/ref: slow, sequential, and
-// with no rounding between operations. Tests of layers above engine use it to
-// differentiate a whole tiny model numerically, which float32 cannot resolve:
-// Float64s and SetFloat64s read and write its memory at full precision.
+// Reference is a backend in float64 over internal/ref: slow and sequential.
+// There are two of them.
 //
-// It keeps a copy of each prepared weight and multiplies by that copy, so that
-// a forgotten RefreshWeight shows. BF16 buffers hold float64 too. What it
-// checks of its arguments is what any backend must refuse.
+// NewReference rounds nothing between operations, to whatever type a tensor
+// is. Tests of layers above engine use it to differentiate a whole tiny model
+// numerically, which float32 cannot resolve: Float64s and SetFloat64s read and
+// write its memory at full precision.
+//
+// NewRounding rounds what it stores to the tensor's type, and what ops.go says
+// besides: a device with F32 and BF16 activations, for tests of mixed precision
+// where there is no GPU.
+//
+// Both keep a copy of each prepared weight and multiply by that copy, so that a
+// forgotten RefreshWeight shows. What they check of their arguments is what any
+// backend must refuse.
 type Reference struct {
 	live   map[*refBuffer]bool
 	record *refProgram
+	rounds bool
 }
 
-// NewReference returns a backend that computes in float64.
+// NewReference returns a backend that computes and stores in float64.
 func NewReference() *Reference { return &Reference{live: map[*refBuffer]bool{}} }
+
+// NewRounding returns a backend that computes in float64 and stores in the
+// tensors' own types.
+func NewRounding() *Reference {
+	r := NewReference()
+	r.rounds = true
+	return r
+}
 
 var _ engine.Backend = (*Reference)(nil)
 
@@ -30,7 +49,20 @@ type refBuffer struct {
 	owner *Reference
 	dtype engine.DType
 	f     []float64 // F32 and BF16
-	i     []int32   // I32
+	i     []int32   // I32 and U8
+}
+
+func (b *refBuffer) floats() bool { return b.dtype == engine.F32 || b.dtype == engine.BF16 }
+
+// round returns v as an element of type d.
+func (r *Reference) round(d engine.DType, v float64) float64 {
+	switch {
+	case !r.rounds:
+		return v
+	case d == engine.BF16:
+		return float64(half.FromBF16(half.BF16(float32(v))))
+	}
+	return float64(float32(v))
 }
 
 func (b *refBuffer) DType() engine.DType { return b.dtype }
@@ -44,7 +76,20 @@ type refProgram struct {
 func (p *refProgram) Ops() int { return len(p.ops) }
 
 // Name implements engine.Backend.
-func (r *Reference) Name() string { return "reference (float64)" }
+func (r *Reference) Name() string {
+	if r.rounds {
+		return "reference (float64, rounded when stored)"
+	}
+	return "reference (float64)"
+}
+
+// Precision implements engine.Backend: activations are of the weights' type.
+func (r *Reference) Precision(weights engine.DType) (engine.DType, error) {
+	if weights != engine.F32 && weights != engine.BF16 {
+		return 0, fmt.Errorf("reference: weights of %v: %w", weights, errors.ErrUnsupported)
+	}
+	return weights, nil
+}
 
 // Alloc implements engine.Backend.
 func (r *Reference) Alloc(d engine.DType, n int) (engine.Buffer, error) {
@@ -54,10 +99,10 @@ func (r *Reference) Alloc(d engine.DType, n int) (engine.Buffer, error) {
 		return nil, fmt.Errorf("reference: %d bytes are too many for a test", n*d.Size())
 	}
 	b := &refBuffer{owner: r, dtype: d}
-	if d == engine.I32 {
-		b.i = make([]int32, n)
-	} else {
+	if b.floats() {
 		b.f = make([]float64, n)
+	} else {
+		b.i = make([]int32, n)
 	}
 	r.live[b] = true
 	return b, nil
@@ -98,7 +143,7 @@ func (r *Reference) buffer(b engine.Buffer) *refBuffer {
 // floats reads a tensor of floats.
 func (r *Reference) floats(t engine.Tensor) ref.Mat {
 	b := r.buffer(t.Buf)
-	must(b.dtype != engine.I32, "reference: tensor must be of floats")
+	must(b.floats(), "reference: tensor must be of floats")
 	m := ref.New(t.Rows, t.Cols)
 	for i := range t.Rows {
 		copy(m.Row(i), b.f[t.Off+i*t.Stride:])
@@ -116,11 +161,14 @@ func (r *Reference) optional(t engine.Tensor) ref.Mat {
 
 func (r *Reference) store(t engine.Tensor, m ref.Mat) {
 	b := r.buffer(t.Buf)
-	must(b.dtype != engine.I32, "reference: tensor must be of floats")
+	must(b.floats(), "reference: tensor must be of floats")
 	must(t.Rows == m.Rows && t.Cols == m.Cols || t.Rows == 1 && t.Cols == m.Rows*m.Cols || len(m.V) == 0 && t.Len() == 0,
 		"reference: output has the wrong shape")
 	for i := range t.Rows {
-		copy(b.f[t.Off+i*t.Stride:][:t.Cols], m.V[i*t.Cols:])
+		row := b.f[t.Off+i*t.Stride:][:t.Cols]
+		for c := range row {
+			row[c] = r.round(b.dtype, m.V[i*t.Cols+c])
+		}
 	}
 }
 
@@ -129,6 +177,10 @@ func (r *Reference) store(t engine.Tensor, m ref.Mat) {
 func (r *Reference) ints(t engine.Tensor) []int32 {
 	b := r.buffer(t.Buf)
 	must(b.dtype == engine.I32, "reference: tensor must be I32")
+	return b.ints(t)
+}
+
+func (b *refBuffer) ints(t engine.Tensor) []int32 {
 	if t.Dense() {
 		return b.i[t.Off : t.Off+t.Len()]
 	}
@@ -153,9 +205,9 @@ func (r *Reference) UploadF32(dst engine.Tensor, src []float32) {
 	r.notRecording()
 	must(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
 	b := r.buffer(dst.Buf)
-	must(b.dtype == engine.F32, "reference: tensor must be F32")
+	must(b.floats(), "reference: tensor must be of floats")
 	for i, v := range src {
-		b.f[dst.Off+i] = float64(v)
+		b.f[dst.Off+i] = r.round(b.dtype, float64(v))
 	}
 }
 
@@ -163,7 +215,9 @@ func (r *Reference) UploadF32(dst engine.Tensor, src []float32) {
 func (r *Reference) UploadI32(dst engine.Tensor, src []int32) {
 	r.notRecording()
 	must(dst.Dense() && dst.Len() == len(src), "reference: upload needs a dense tensor of equal size")
-	copy(r.ints(dst), src)
+	b := r.buffer(dst.Buf)
+	must(!b.floats(), "reference: tensor must be of integers")
+	copy(b.ints(dst), src)
 }
 
 // DownloadF32 implements engine.Backend.
@@ -171,7 +225,7 @@ func (r *Reference) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket 
 	r.notRecording()
 	must(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
 	b := r.buffer(src.Buf)
-	must(b.dtype == engine.F32, "reference: tensor must be F32")
+	must(b.floats(), "reference: tensor must be of floats")
 	for i := range dst {
 		dst[i] = float32(b.f[src.Off+i])
 	}
@@ -182,7 +236,9 @@ func (r *Reference) DownloadF32(dst []float32, src engine.Tensor) engine.Ticket 
 func (r *Reference) DownloadI32(dst []int32, src engine.Tensor) engine.Ticket {
 	r.notRecording()
 	must(src.Dense() && src.Len() == len(dst), "reference: download needs a dense tensor of equal size")
-	copy(dst, r.ints(src))
+	b := r.buffer(src.Buf)
+	must(!b.floats(), "reference: tensor must be of integers")
+	copy(dst, b.ints(src))
 	return 0
 }
 
@@ -244,10 +300,10 @@ func (r *Reference) Fill(dst engine.Tensor, v float32) {
 		b := r.buffer(dst.Buf)
 		for i := range dst.Rows {
 			for c := range dst.Cols {
-				if at := dst.Off + i*dst.Stride + c; b.dtype == engine.I32 {
-					b.i[at] = int32(v)
+				if at := dst.Off + i*dst.Stride + c; b.floats() {
+					b.f[at] = r.round(b.dtype, float64(v))
 				} else {
-					b.f[at] = float64(v)
+					b.i[at] = int32(v)
 				}
 			}
 		}
@@ -258,14 +314,14 @@ func (r *Reference) Fill(dst engine.Tensor, v float32) {
 func (r *Reference) Copy(dst, src engine.Tensor) {
 	r.do(func() {
 		d, s := r.buffer(dst.Buf), r.buffer(src.Buf)
-		must(d.dtype == s.dtype && dst.Rows == src.Rows && dst.Cols == src.Cols, "reference: copy: shapes or dtypes differ")
+		must((d.dtype == s.dtype || d.floats() && s.floats()) && dst.Rows == src.Rows && dst.Cols == src.Cols,
+			"reference: copy: shapes or dtypes differ")
+		if d.floats() {
+			r.store(dst, r.floats(src))
+			return
+		}
 		for i := range dst.Rows {
-			from, to := src.Off+i*src.Stride, dst.Off+i*dst.Stride
-			if d.dtype == engine.I32 {
-				copy(d.i[to:to+dst.Cols], s.i[from:])
-			} else {
-				copy(d.f[to:to+dst.Cols], s.f[from:])
-			}
+			copy(d.i[dst.Off+i*dst.Stride:][:dst.Cols], s.i[src.Off+i*src.Stride:])
 		}
 	})
 }
@@ -276,15 +332,67 @@ func (r *Reference) AdamW(a engine.AdamWArgs) {
 		for _, t := range []engine.Tensor{a.P, a.G, a.M, a.V} {
 			must(t.Dense() && t.Len() == a.P.Len(), "reference: adamw: tensors must be dense and of one size")
 		}
-		p, m, v := r.floats(a.P), r.floats(a.M), r.floats(a.V)
+		p, m, v := r.floats(a.P), r.moment(a.M, a.MScale, engine.SignedMomentMap()), r.moment(a.V, a.VScale, engine.UnsignedMomentMap())
 		ref.AdamW(p.V, r.floats(a.G).V, m.V, v.V, ref.AdamWParams{
 			LR: float64(a.LR), Beta1: float64(a.Beta1), Beta2: float64(a.Beta2), Eps: float64(a.Eps),
 			WeightDecay: float64(a.WeightDecay), GradScale: float64(a.GradScale), Step: a.Step,
 		})
 		r.store(a.P, p)
-		r.store(a.M, m)
-		r.store(a.V, v)
+		r.storeMoment(a.M, a.MScale, engine.SignedMomentMap(), m)
+		r.storeMoment(a.V, a.VScale, engine.UnsignedMomentMap(), v)
+		if a.Copy.Valid() {
+			must(a.Copy.Dense() && r.buffer(a.Copy.Buf).dtype == engine.BF16, "reference: adamw: Copy must be dense BF16")
+			r.store(a.Copy, r.floats(a.P))
+		}
 	})
+}
+
+// moment reads a moment of either type.
+func (r *Reference) moment(t, scale engine.Tensor, values [256]float32) ref.Mat {
+	b := r.buffer(t.Buf)
+	if b.dtype != engine.U8 {
+		return r.floats(t)
+	}
+	m, scales := ref.New(t.Rows, t.Cols), r.floats(scale).V
+	for i, c := range b.ints(t) {
+		m.V[i] = float64(values[c]) * scales[i/engine.MomentBlock]
+	}
+	return m
+}
+
+// storeMoment stores a moment, as codes where t is U8.
+func (r *Reference) storeMoment(t, scale engine.Tensor, values [256]float32, m ref.Mat) {
+	b := r.buffer(t.Buf)
+	if b.dtype != engine.U8 {
+		r.store(t, m)
+		return
+	}
+	codes, scales := b.ints(t), ref.New(1, scale.Len())
+	for i, v := range m.V {
+		s := &scales.V[i/engine.MomentBlock]
+		*s = math.Max(*s, math.Abs(v))
+	}
+	for i, v := range m.V {
+		codes[i] = nearestCode(values, v, scales.V[i/engine.MomentBlock])
+	}
+	r.store(scale, scales)
+}
+
+// nearestCode returns the code of x for a scale: the plainest search.
+func nearestCode(values [256]float32, x, scale float64) (best int32) {
+	if scale != 0 {
+		x /= scale
+	}
+	distance := math.Inf(1)
+	for c, v := range values {
+		if v == 0 && values[0] == 0 && x > 0 {
+			continue // a positive second moment never becomes zero
+		}
+		if d := math.Abs(x - float64(v)); d < distance {
+			best, distance = int32(c), d
+		}
+	}
+	return best
 }
 
 // SumSquares implements engine.Backend.

@@ -41,7 +41,7 @@ func scoresOf(q []float64, keys [][]float64, scale float64) scores {
 // exponential, a sum of n of them, a division, and the rescaling at each merge
 // of splits.
 func softmaxC(n int) float64 {
-	return 2*elemC + testx.ChainC(n) + elemC*math.Sqrt(float64(n/engine.AttentionSplit))
+	return 2*elemC + testx.ChainC(n) + elemC*math.Sqrt(float64(n/engine.PageSize))
 }
 
 // keysOf lists the head g columns of the given rows.
