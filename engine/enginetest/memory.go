@@ -22,9 +22,29 @@ func memoryChecks() []Check {
 		{"Memory", "part of a buffer", partOfBuffer},
 		{"Memory", "an impossible size is an error", impossibleSize},
 		{"Memory", "freed memory comes back zeroed", freeAlloc},
+		{"Precision", "F32 always, others or a refusal", precisions},
 		{"Fill", "F32 and I32, any view", fill},
 		{"Copy", "any strides", copyStrides},
 	}
+}
+
+// precisions: F32 goes with F32; a type that a device cannot compute with is
+// refused with errors.ErrUnsupported.
+func precisions(e *env) error {
+	for _, w := range []engine.DType{engine.F32, engine.BF16, engine.I32, engine.U8} {
+		a, err := e.Precision(w)
+		switch {
+		case w == engine.F32 && (err != nil || a != engine.F32):
+			return fmt.Errorf("%v weights: activations of %v (%v)", w, a, err)
+		case (w == engine.I32 || w == engine.U8) && err == nil:
+			return fmt.Errorf("weights of %v are not refused", w)
+		case err != nil && !errors.Is(err, errors.ErrUnsupported):
+			return fmt.Errorf("%v weights: the error does not wrap errors.ErrUnsupported: %w", w, err)
+		case err == nil && a != engine.F32 && a != engine.BF16:
+			return fmt.Errorf("%v weights: activations of %v", w, a)
+		}
+	}
+	return nil
 }
 
 func (e *env) alloc(d engine.DType, n int) engine.Buffer {
