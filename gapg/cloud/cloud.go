@@ -14,10 +14,12 @@ type Question struct {
 
 // Answer is what the cloud said. It is stored on disk as JSON.
 type Answer struct {
-	Text    string        `json:"text"`
-	Usage   Usage         `json:"usage"`
-	CostUSD float64       `json:"cost_usd"`
-	Latency time.Duration `json:"latency_ns"`
+	Text    string  `json:"text"`
+	Usage   Usage   `json:"usage"`
+	CostUSD float64 `json:"cost_usd"`
+	// CostUnknown says that CostUSD is 0 for want of a price, not for free.
+	CostUnknown bool          `json:"cost_unknown,omitempty"`
+	Latency     time.Duration `json:"latency_ns"`
 }
 
 // Usage counts the cloud's tokens.

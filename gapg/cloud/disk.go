@@ -101,6 +101,19 @@ func Open(path string, opt OpenOptions) (*Store, error) {
 	return s, nil
 }
 
+// openReadOnly opens an existing ledger file for reading.
+func openReadOnly(path string) (*Store, error) {
+	opt := OpenOptions{LockTimeout: time.Second}
+	if _, err := check(path, opt); err != nil {
+		return nil, storeError(path, "open", err)
+	}
+	b, err := openBolt(path, opt, true)
+	if err != nil {
+		return nil, storeError(path, "open", err)
+	}
+	return newStore(&bolt{b: b}, path), nil
+}
+
 // create makes an empty ledger if there is no file. It appears under its name
 // complete or not at all.
 func create(path string) error {

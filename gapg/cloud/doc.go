@@ -12,8 +12,9 @@
 //     bounded concurrency, each call journalled before it is sent and its
 //     outcome before it is used.
 //   - store.go is what a ledger remembers, in memory or (disk.go) in a file
-//     that survives the end of the process at any instant.
-//
-// It is not an HTTP client and does not retry: a retry that nobody counts is a
-// call that nobody budgeted.
+//     that survives the end of the process at any instant; limits.go keeps its
+//     calls within bounds that survive too.
+//   - openai.go is a cloud behind OpenAI's protocol. It sends one request for one
+//     call; call.go in the ledger is the only place that repeats one, because a
+//     repetition that nobody counts is a call that nobody budgeted.
 package cloud

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 )
 
 // transientError marks an error after which asking again may help.
@@ -32,6 +33,52 @@ func IsTransient(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
 }
+
+// afterError is a passing failure that says when to ask again.
+type afterError struct {
+	err  error
+	wait time.Duration
+}
+
+func (e *afterError) Error() string { return e.err.Error() }
+func (e *afterError) Unwrap() error { return &transientError{e.err} }
+
+// After marks err as passing, with the time that the server asks to wait.
+func After(wait time.Duration, err error) error { return &afterError{err, wait} }
+
+// RetryAfter returns the time that an error marked by After asks to wait.
+func RetryAfter(err error) (time.Duration, bool) {
+	var a *afterError
+	if errors.As(err, &a) {
+		return a.wait, true
+	}
+	return 0, false
+}
+
+// notSentError is a call that never left this machine.
+type notSentError struct{ err error }
+
+func (e *notSentError) Error() string { return e.err.Error() }
+func (e *notSentError) Unwrap() error { return e.err }
+
+// NotSent marks err as that of a call that cannot have been billed, because
+// nothing was sent.
+func NotSent(err error) error { return &notSentError{err} }
+
+// WasSent reports whether a call that failed with err may have reached the
+// cloud.
+func WasSent(err error) bool {
+	var n *notSentError
+	return !errors.As(err, &n)
+}
+
+// RejectedError says that the cloud will take no question at all: a wrong key,
+// address or model, or no credit. A step that meets it must not go on, and
+// nothing is recorded of the question, so that it can be asked once the cause
+// is mended.
+type RejectedError struct{ Msg string }
+
+func (e *RejectedError) Error() string { return e.Msg }
 
 // StoreError is a failure of the file that a ledger keeps, not of the cloud. A
 // step that meets one must not go on: its calls could not be recorded.

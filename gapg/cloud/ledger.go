@@ -1,13 +1,13 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +22,12 @@ type LedgerConfig struct {
 
 	// Timeout bounds each call; 0 means no bound but the context's.
 	Timeout time.Duration
+
+	// Attempts is how often a question is sent at most when calls fail in passing;
+	// 0 means once. Between attempts the ledger waits as long as the cloud asks
+	// (RetryAfter), or from Backoff on twice as long each time; 0 means 1 s.
+	Attempts int
+	Backoff  time.Duration
 }
 
 // Ledger asks a Cloud on behalf of a run, at most once per question: what is
@@ -48,12 +54,16 @@ func NewLedger(c Cloud, s *Store, cfg LedgerConfig) (*Ledger, error) {
 	if err := checkRun(cfg.Run, 0); err != nil {
 		return nil, err
 	}
-	if cfg.Concurrency < 0 || cfg.Timeout < 0 {
-		return nil, errors.New("cloud ledger: concurrency and timeout must not be negative")
+	if cfg.Concurrency < 0 || cfg.Timeout < 0 || cfg.Attempts < 0 || cfg.Backoff < 0 {
+		return nil, errors.New("cloud ledger: concurrency, timeout, attempts and backoff must not be negative")
 	}
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = 8
 	}
+	if cfg.Backoff == 0 {
+		cfg.Backoff = time.Second
+	}
+	cfg.Attempts = max(cfg.Attempts, 1)
 	return &Ledger{c, s, cfg}, nil
 }
 
@@ -99,8 +109,9 @@ type flight struct {
 // questions, in one call or in concurrent ones, share one call to the cloud.
 //
 // Failures of the cloud are in the results. The error is for what ends a step: a
-// *StoreError, if a call could not be journalled or an answer not be recorded,
-// or the context's. Answers that had arrived by then are on record.
+// *StoreError, if a call could not be journalled or an answer not be recorded; a
+// *LimitError, if a call did not fit in the store's limits; a *RejectedError; or
+// the context's. Answers that had arrived by then are on record.
 func (l *Ledger) AnswerAll(ctx context.Context, step int, qs []Question) ([]Result, error) {
 	if err := checkRun(l.cfg.Run, step); err != nil {
 		return nil, err
@@ -115,7 +126,7 @@ func (l *Ledger) AnswerAll(ctx context.Context, step int, qs []Question) ([]Resu
 		at[k] = append(at[k], i)
 	}
 	results := make([]Result, len(qs))
-	b := batch{Ledger: l, step: step, question: func(k string) Question { return qs[at[k][0]] },
+	b := &batch{Ledger: l, step: step, question: func(k string) Question { return qs[at[k][0]] },
 		set: func(k string, r Result) {
 			for _, i := range at[k] {
 				results[i] = r
@@ -186,6 +197,21 @@ type batch struct {
 	step     int
 	question func(key string) Question
 	set      func(key string, r Result)
+
+	stopped atomic.Bool // no further call may be sent: the step has failed
+}
+
+// bound is what asking a question may use at most.
+func (b *batch) bound(key string) Bound {
+	if x, ok := b.cloud.(Bounder); ok {
+		return x.Bound(b.question(key))
+	}
+	return Bound{}
+}
+
+func (b *batch) intent(key string) Intent {
+	e := b.entry(key)
+	return Intent{Run: e.Run, Step: e.Step, ID: e.ID, Cloud: e.Cloud, Bound: b.bound(key)}
 }
 
 func (b *batch) entry(key string) Entry {
@@ -238,7 +264,8 @@ func (b *batch) ask(ctx context.Context, order []string, mine map[string]*flight
 		callCtx   context.Context
 		cancel    context.CancelFunc
 		wg        sync.WaitGroup
-		recordErr error
+		recordErr error // nothing more can be recorded
+		stepErr   error // a limit, or a cloud that takes no question
 	)
 	callCtx, cancel = context.WithCancel(ctx)
 	defer cancel()
@@ -270,6 +297,9 @@ func (b *batch) ask(ctx context.Context, order []string, mine map[string]*flight
 			continue
 		}
 		for _, a := range got {
+			if stepErr == nil {
+				stepErr = a.stop
+			}
 			if a.end != ended {
 				land(a.key, nil) // those who waited ask for themselves
 				continue
@@ -279,10 +309,7 @@ func (b *batch) ask(ctx context.Context, order []string, mine map[string]*flight
 		}
 	}
 	wg.Wait()
-	if recordErr != nil {
-		return recordErr
-	}
-	return ctx.Err()
+	return cmp.Or(recordErr, ctx.Err(), stepErr)
 }
 
 // begin settles in one transaction what is on record and journals the intent to
@@ -323,7 +350,7 @@ func (b *batch) begin(keys []string) (send []string, err error) {
 			}
 			if state == unknown {
 				send = append(send, k)
-				in := Intent{Run: e.Run, Step: e.Step, ID: e.ID, Cloud: e.Cloud}
+				in := b.intent(k)
 				if err := put(tx, intentsBucket, []byte(k), &in); err != nil {
 					return err
 				}
@@ -391,50 +418,6 @@ func (b *batch) lookUp(tx txn, key string) (Entry, Result, recordState, error) {
 	return e, Result{Answer: rec.Answer, Cached: true}, answeredElsewhere, nil
 }
 
-// arrival is the end of a call.
-type arrival struct {
-	key    string
-	result Result
-	end    callEnd
-}
-
-type callEnd int
-
-const (
-	ended     callEnd = iota // with an answer or a failure of its own
-	abandoned                // with the run: no outcome, the question is to be asked again
-	unsent                   // the run ended first
-)
-
-func (b *batch) call(run, ctx context.Context, key string) arrival {
-	if ctx.Err() != nil {
-		return arrival{key: key, end: unsent}
-	}
-	if b.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.cfg.Timeout)
-		defer cancel()
-	}
-	a, err := b.cloud.Answer(ctx, b.question(key))
-	if err != nil {
-		// A call that ran into its own time limit is a passing failure; one that
-		// ended with the run's context is no outcome at all.
-		if run.Err() != nil || errors.Is(ctx.Err(), context.Canceled) {
-			return arrival{key: key, end: abandoned}
-		}
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) && !IsTransient(err) {
-			err = Transient(err)
-		}
-		return arrival{key: key, result: Result{Err: err}}
-	}
-	if math.IsNaN(a.CostUSD) || math.IsInf(a.CostUSD, 0) || a.CostUSD < 0 || a.CostUSD > 1e6 {
-		return arrival{key: key, result: Result{Err: fmt.Errorf("the cloud %q reports a cost of %v US dollars", b.cloud.Name(), a.CostUSD)}}
-	}
-	// As it will be read back: JSON holds no broken UTF-8.
-	a.Text = strings.ToValidUTF8(a.Text, "\ufffd")
-	return arrival{key: key, result: Result{Answer: a}}
-}
-
 // record writes ended calls in one transaction: answers, entries, and the end of
 // their intents.
 func (b *batch) record(got []arrival) error {
@@ -456,6 +439,9 @@ func (b *batch) record(got []arrival) error {
 			}
 			e := b.entry(a.key)
 			e.fill(a.result)
+			if a.result.Err != nil && a.sent {
+				e.Bound = b.bound(a.key)
+			}
 			if e.Status == Answered {
 				rec := answerRecord{Cloud: e.Cloud, ID: e.ID, Answer: a.result.Answer}
 				if err := put(tx, answersBucket, []byte(a.key), &rec); err != nil {
@@ -487,7 +473,7 @@ func (e *Entry) fill(r Result) {
 	case r.Err == nil:
 		e.Status = Answered
 		if !r.Cached {
-			e.CostUSD, e.Usage = r.Answer.CostUSD, r.Answer.Usage
+			e.CostUSD, e.CostUnknown, e.Usage = r.Answer.CostUSD, r.Answer.CostUnknown, r.Answer.Usage
 		}
 	case IsTransient(r.Err):
 		e.Status, e.Err = Unresolved, r.Err.Error()

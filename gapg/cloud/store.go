@@ -39,7 +39,11 @@ type Entry struct {
 	Cached  bool    `json:"cached"`
 	CostUSD float64 `json:"cost_usd"`
 	Usage   Usage   `json:"usage"`
-	Err     string  `json:"error,omitempty"`
+	// CostUnknown says that CostUSD is 0 for want of a price.
+	CostUnknown bool `json:"cost_unknown,omitempty"`
+	// Bound is what a call without an answer may have used.
+	Bound Bound  `json:"bound,omitzero"`
+	Err   string `json:"error,omitempty"`
 }
 
 // Intent is a call that is about to be sent.
@@ -48,6 +52,7 @@ type Intent struct {
 	Step  int    `json:"step"`
 	ID    string `json:"id"`
 	Cloud string `json:"cloud"`
+	Bound Bound  `json:"bound,omitzero"` // what it may use at most
 }
 
 // Totals counts the entries of a run.
@@ -57,7 +62,8 @@ type Totals struct {
 	Hits       int     `json:"hits"`       // those answered without sending
 	Unresolved int     `json:"unresolved"` // those without an outcome; if sent, possibly billed
 	Failed     int     `json:"failed"`     // those that failed for good
-	CostUSD    float64 `json:"cost_usd"`   // of the answered calls
+	CostUSD    float64 `json:"cost_usd"`   // of the answered calls with a known price
+	Unpriced   int     `json:"unpriced"`   // answered calls whose price is not known
 	Usage      Usage   `json:"usage"`      // of the answered calls
 }
 
@@ -77,6 +83,8 @@ type Store struct {
 	inflight map[string]*flight
 	steps    map[string]map[int]tally // by run and step
 	next     map[string]int           // by run: a step after all that are used
+
+	purse purse
 }
 
 // tally is Totals in integers, so that its sums do not depend on their order.
@@ -99,6 +107,9 @@ func (t *tally) add(e *Entry) {
 		t.picoUSDs += int64(math.Round(e.CostUSD * 1e12))
 		t.t.Usage.PromptTokens += e.Usage.PromptTokens
 		t.t.Usage.CompletionTokens += e.Usage.CompletionTokens
+		if e.CostUnknown {
+			t.t.Unpriced++
+		}
 	case Unresolved:
 		t.t.Unresolved++
 	case Failed:
@@ -204,6 +215,7 @@ func (s *Store) Totals(run string, throughStep int) Totals {
 		sum.Hits += t.t.Hits
 		sum.Unresolved += t.t.Unresolved
 		sum.Failed += t.t.Failed
+		sum.Unpriced += t.t.Unpriced
 		sum.Usage.PromptTokens += t.t.Usage.PromptTokens
 		sum.Usage.CompletionTokens += t.t.Usage.CompletionTokens
 		pico += t.picoUSDs
@@ -251,10 +263,18 @@ func (s *Store) load() (leftovers bool, err error) {
 						return err
 					}
 					s.count(e)
+					if !e.Cached {
+						s.purse.spent(e.used())
+					}
 					return nil
 				default:
 					leftovers = leftovers || b == intentsBucket
-					return unseal(k, v, new(Intent))
+					in := new(Intent)
+					if err := unseal(k, v, in); err != nil {
+						return err
+					}
+					s.purse.spent(in.Bound)
+					return nil
 				}
 			})
 			if err != nil {
