@@ -32,6 +32,8 @@ var layers = map[string][]string{
 	"simd":                      {},
 	"cuda":                      {},
 	"kernels":                   {"kernels/internal/manifest"},
+	"kernels/emu":               {},
+	"kernels/kerneltest":        {"kernels", "kernels/emu", "cuda", "internal/testx"},
 	"kernels/mkptx":             {"kernels/internal/manifest"},
 	"bench/...":                 {"gapg/...", "model/...", "engine/...", "cuda", "kernels", "simd", "internal/..."},
 	"internal/half":             {},

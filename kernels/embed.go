@@ -1,8 +1,17 @@
 package kernels
 
-import _ "embed"
+import "embed"
 
-// gemmBF16PTX is made from gemm_bf16.cu for sm_80, and runs on every later chip.
+// files holds every module's PTX.
 //
-//go:embed gemm_bf16.ptx
-var gemmBF16PTX string
+//go:embed *.ptx
+var files embed.FS
+
+// ptx returns the text of a module, which is named as its .cu file.
+func ptx(module string) string {
+	b, err := files.ReadFile(module + ".ptx")
+	if err != nil {
+		panic("kernels: no such module")
+	}
+	return string(b)
+}

@@ -76,8 +76,8 @@ struct Fragments {
 // whose rows are C's columns, j walks along k, then down rows, so that one load
 // gives both halves of two B fragments.
 DEVICE void load_fragments(Fragments& f, u32 stage, int warp_m, int warp_n, int kk) {
-  u32 lane = thread_x() & 31;
-  u32 j = lane >> 3, row = lane & 7;
+  u32 l = lane();
+  u32 j = l >> 3, row = l & 7;
 #pragma unroll
   for (int i = 0; i < kWarpM / 16; i++) {
     ldmatrix_x4(f.a[i], stage + tile_offset(warp_m + i * 16 + (j & 1) * 8 + row, kk * 2 + (j >> 1)));
@@ -126,8 +126,7 @@ DEVICE void gemm(Out* C, const bf16* A, const bf16* B, int M, int N, int K, int 
   int m0 = (first_m + in_group % group_m) * kTileM;
   int n0 = in_group / group_m * kTileN;
 
-  u32 warp = thread_x() >> 5;
-  int warp_m = (warp & 1) * kWarpM, warp_n = (warp >> 1) * kWarpN;
+  int warp_m = (warp() & 1) * kWarpM, warp_n = (warp() >> 1) * kWarpN;
   u32 shared = shared_base();
   int steps = (K + kTileK - 1) / kTileK;
 
@@ -174,18 +173,18 @@ DEVICE void gemm(Out* C, const bf16* A, const bf16* B, int M, int N, int K, int 
   }
 
   // Store.
-  u32 lane = thread_x() & 31;
+  u32 l = lane();
   bool paired = (ldc & 1) == 0;
 #pragma unroll
   for (int i = 0; i < kWarpM / 16; i++) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      int m = m0 + warp_m + i * 16 + half * 8 + (int)(lane >> 2);
+      int m = m0 + warp_m + i * 16 + half * 8 + (int)(l >> 2);
       if (m >= M) continue;
       Out* row = C + (long long)m * ldc;
 #pragma unroll
       for (int j = 0; j < kWarpN / 8; j++) {
-        int n = n0 + warp_n + j * 8 + (int)(lane & 3) * 2;
+        int n = n0 + warp_n + j * 8 + (int)(l & 3) * 2;
         store_pair(row, n, N, paired, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
       }
     }
@@ -194,12 +193,12 @@ DEVICE void gemm(Out* C, const bf16* A, const bf16* B, int M, int N, int K, int 
 
 }  // namespace updraft
 
-KERNEL(128) void gemm_bf16_f32(float* C, const updraft::bf16* A, const updraft::bf16* B, int M, int N, int K,
-                               int ldc, int lda, int ldb) {
+KERNEL(128, 0, gemm_bf16_f32, (float* C, const updraft::bf16* A, const updraft::bf16* B, int M, int N, int K,
+                               int ldc, int lda, int ldb)) {
   updraft::gemm(C, A, B, M, N, K, ldc, lda, ldb);
 }
 
-KERNEL(128) void gemm_bf16_bf16(updraft::bf16* C, const updraft::bf16* A, const updraft::bf16* B, int M, int N, int K,
-                                int ldc, int lda, int ldb) {
+KERNEL(128, 0, gemm_bf16_bf16, (updraft::bf16* C, const updraft::bf16* A, const updraft::bf16* B, int M, int N,
+                                int K, int ldc, int lda, int ldb)) {
   updraft::gemm(C, A, B, M, N, K, ldc, lda, ldb);
 }

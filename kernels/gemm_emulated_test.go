@@ -1,54 +1,17 @@
-package kernels
+package kernels_test
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"testing"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/internal/testx"
+	"github.com/updraft-ml/updraft/kernels"
+	"github.com/updraft-ml/updraft/kernels/kerneltest"
 )
-
-// The emulator's modes (emu/emulator.h): when asynchronous copies land.
-const (
-	late   = 0
-	atOnce = 1
-	random = 2
-)
-
-// buildEmulated compiles emu/gemm_main.cc with the kernel, after edit has
-// changed the kernel's text, and returns the program.
-func buildEmulated(t *testing.T, edit func(string) string) string {
-	t.Helper()
-	cxx, err := exec.LookPath("c++")
-	// The emulator's fibers are glibc's.
-	testx.Have(t, "c++", err == nil && runtime.GOOS == "linux")
-	src, err := os.ReadFile("gemm_bf16.cu")
-	require.NoError(t, err)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "gemm_bf16.cu"), []byte(edit(string(src))), 0o644))
-	program := filepath.Join(dir, "gemm")
-	// A misaligned access, which a GPU refuses and a CPU does not, becomes a trap.
-	msg, err := exec.Command(cxx, "-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas",
-		"-fsanitize=alignment", "-fsanitize-undefined-trap-on-error",
-		"-DUPDRAFT_EMULATE", "-I"+dir, "-I.", "-o", program, "emu/gemm_main.cc").CombinedOutput()
-	require.NoError(t, err, "%s", msg)
-	return program
-}
-
-func unchanged(s string) string { return s }
 
 // problem is one product. Rows of a and b have NaN between their K elements and
 // their stride, so that a read beyond K shows.
@@ -77,54 +40,38 @@ func newProblem(r *rand.Rand, m, n, k, pad int, bf16 bool) problem {
 	return p
 }
 
-const guardBytes = 4096
-
-// run computes p in the program and checks that nothing but C's M×N elements was
-// written and that no bank conflict was met. It returns C as float32, packed.
-func (p problem) run(program string, landing, seed int) ([]float32, error) {
-	var in bytes.Buffer
-	kind, size := int32(0), 4
+// run computes p on the device and checks that nothing but C's M×N elements was
+// written. It returns C as float32, packed.
+func (p problem) run(d *kerneltest.Device) ([]float32, error) {
+	g, size := kernels.GEMMBF16F32(), 4
 	if p.bf16 {
-		kind, size = 1, 2
+		g, size = kernels.GEMMBF16BF16(), 2
 	}
-	head := []int32{kind, int32(p.m), int32(p.n), int32(p.k), int32(p.ldc), int32(p.lda), int32(p.ldb), int32(landing), int32(seed)}
-	for _, part := range []any{head, p.a, p.b} {
-		if err := binary.Write(&in, binary.LittleEndian, part); err != nil {
-			return nil, err
-		}
+	if err := g.Check(p.m, p.n, p.k, p.ldc, p.lda, p.ldb); err != nil {
+		return nil, err
 	}
-	var errText strings.Builder
-	cmd := exec.Command(program)
-	cmd.Stdin, cmd.Stderr = &in, &errText
-	out, err := cmd.Output()
+	c := d.Out(p.m * p.ldc * size)
+	err := d.Launch(g.Spec, [3]int{g.Grid(p.m, p.n)}, c, kerneltest.In(d, p.a), kerneltest.In(d, p.b), p.m, p.n, p.k, p.ldc, p.lda, p.ldb)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, errText.String())
+		return nil, err
 	}
-	if len(out) != 8+2*guardBytes+p.m*p.ldc*size {
-		return nil, io.ErrUnexpectedEOF
-	}
-	if n := binary.LittleEndian.Uint64(out); n != 0 {
-		return nil, fmt.Errorf("%d bank conflicts", n)
-	}
-	out = out[8:]
-	c := out[guardBytes : len(out)-guardBytes]
-	untouched := func(b []byte) bool { return len(bytes.Trim(b, "\xa5")) == 0 }
-	if !untouched(out[:guardBytes]) || !untouched(out[len(out)-guardBytes:]) {
-		return nil, errors.New("a guard zone was written")
+	var all []float32
+	if p.bf16 {
+		for _, v := range kerneltest.Values[uint16](d, c) {
+			all = append(all, half.FromBF16(v))
+		}
+	} else {
+		all = kerneltest.Values[float32](d, c)
 	}
 	got := make([]float32, 0, p.m*p.n)
 	for i := range p.m {
-		row := c[i*p.ldc*size : (i+1)*p.ldc*size]
-		if !untouched(row[p.n*size:]) {
-			return nil, fmt.Errorf("row %d was written beyond N", i)
-		}
-		for j := range p.n {
-			if p.bf16 {
-				got = append(got, half.FromBF16(binary.LittleEndian.Uint16(row[2*j:])))
-			} else {
-				got = append(got, math.Float32frombits(binary.LittleEndian.Uint32(row[4*j:])))
+		row := all[i*p.ldc : (i+1)*p.ldc]
+		for _, v := range row[p.n:] {
+			if v == v {
+				return nil, errors.New("a row was written beyond N")
 			}
 		}
+		got = append(got, row[:p.n]...)
 	}
 	return got, nil
 }
@@ -153,83 +100,83 @@ func (p problem) compare(got []float32) error {
 	return nil
 }
 
-func (p problem) check(program string, landing, seed int) error {
-	got, err := p.run(program, landing, seed)
+func (p problem) check(d *kerneltest.Device) error {
+	got, err := p.run(d)
 	if err != nil {
-		return err
+		return fmt.Errorf("%dx%dx%d: %w", p.m, p.n, p.k, err)
 	}
 	return p.compare(got)
 }
 
-var emulatedShapes = []struct{ m, n, k, pad int }{
-	{1, 1, 0, 0}, {1, 1, 1, 0}, {5, 3, 7, 1}, {16, 8, 16, 0}, {1, 130, 40, 1}, {129, 2, 33, 3},
-	{128, 128, 160, 0}, {131, 257, 72, 1}, {64, 128, 250, 2},
-}
+// noConflicts makes a bank conflict of ldmatrix an error.
+const noConflicts = "bank-conflicts=fail"
 
 func TestGEMMEmulated(t *testing.T) {
-	program := buildEmulated(t, unchanged)
-	r := rand.New(rand.NewPCG(7, 0))
-	for _, s := range emulatedShapes {
-		for _, bf16 := range []bool{false, true} {
-			p := newProblem(r, s.m, s.n, s.k, s.pad, bf16)
-			for landing, seed := range []int{late: 0, atOnce: 1, random: 2} {
-				require.NoError(t, p.check(program, landing, seed), "%+v bf16=%v landing=%d", s, bf16, landing)
+	shapes := []struct{ m, n, k, pad int }{
+		{1, 1, 0, 0}, {1, 1, 1, 0}, {5, 3, 7, 1}, {16, 8, 16, 0}, {1, 130, 40, 1}, {129, 2, 33, 3},
+		{128, 128, 160, 0}, {131, 257, 72, 1}, {64, 128, 250, 2},
+	}
+	kerneltest.EachMode(t, func(d *kerneltest.Device) error {
+		r := rand.New(rand.NewPCG(7, 0))
+		for _, s := range shapes {
+			for _, bf16 := range []bool{false, true} {
+				if err := newProblem(r, s.m, s.n, s.k, s.pad, bf16).check(d); err != nil {
+					return err
+				}
 			}
 		}
-	}
+		return nil
+	}, noConflicts)
 }
 
 // A result's bits depend on its own rows and K alone: not on the rows beside it,
 // its place, or the strides.
 func TestGEMMEmulatedBatchInvariant(t *testing.T) {
-	program := buildEmulated(t, unchanged)
-	r := rand.New(rand.NewPCG(8, 0))
-	whole := newProblem(r, 150, 140, 96, 0, false)
-	want, err := whole.run(program, late, 0)
-	require.NoError(t, err)
-	for _, row := range []int{0, 17, 127, 149} {
-		one := whole
-		one.m, one.ldc = 1, whole.ldc+1
-		one.a = whole.a[row*whole.lda:][:whole.k]
-		got, err := one.run(program, random, row+1)
-		require.NoError(t, err)
-		require.Equal(t, want[row*whole.n:(row+1)*whole.n], got, "row %d", row)
-	}
+	kerneltest.EachMode(t, func(d *kerneltest.Device) error {
+		whole := newProblem(rand.New(rand.NewPCG(8, 0)), 150, 140, 96, 0, false)
+		want, err := whole.run(d)
+		if err != nil {
+			return err
+		}
+		for _, row := range []int{0, 17, 127, 149} {
+			one := whole
+			one.m, one.ldc = 1, whole.ldc+1
+			one.a = whole.a[row*whole.lda:][:whole.k]
+			got, err := one.run(d)
+			if err != nil {
+				return err
+			}
+			if err := testx.Identical(got, want[row*whole.n:(row+1)*whole.n]); err != nil {
+				return fmt.Errorf("row %d: %w", row, err)
+			}
+		}
+		return nil
+	})
 }
 
 // Each defect, sown into the kernel's text, must fail in at least one mode.
 func TestGEMMEmulatedCatchesDefects(t *testing.T) {
-	defects := []struct{ name, old, new string }{
-		{"wait too weak", "cp_async_wait<kStages - 2>();", "cp_async_wait<kStages - 1>();"},
-		{"no barrier", "    block_sync();\n", ""},
-		{"K edge off by one", "(K - (k0 + c * 8)) * 2", "(K + 1 - (k0 + c * 8)) * 2"},
-		{"row edge off by one", "row0 + r < rows", "row0 + r <= rows"},
-		{"store beyond M", "if (m >= M) continue;", "if (m > M) continue;"},
-		{"store beyond N", "if (n + 1 < N) row[n + 1] =", "if (n < N) row[n + 1] ="},
-		{"bf16 store beyond N", "if (n + 1 < N) row[n + 1].bits", "if (n < N) row[n + 1].bits"},
-		{"paired store at odd stride", "bool paired = (ldc & 1) == 0;", "bool paired = true;"},
-		{"fragments of B swapped", "f.b[2 * i][1] = r[1];", "f.b[2 * i][1] = r[2];"},
-		{"A walks k before rows", "(j & 1) * 8 + row, kk * 2 + (j >> 1)", "(j >> 1) * 8 + row, kk * 2 + (j & 1)"},
-		{"bank conflicts", "((c ^ ((r >> 1) & 3)) << 4)", "(c << 4)"},
-		{"stage refilled early", "int next = step + kStages - 1;", "int next = step + kStages;"},
-		{"wrong group of tiles", "first_m + in_group % group_m", "first_m + in_group % kGroupM"},
-	}
-	src, err := os.ReadFile("gemm_bf16.cu")
-	require.NoError(t, err)
-	for _, d := range defects {
-		t.Run(d.name, func(t *testing.T) {
-			require.Equal(t, 1, strings.Count(string(src), d.old), "the defect does not apply: %s", d.old)
-			program := buildEmulated(t, func(s string) string { return strings.Replace(s, d.old, d.new, 1) })
-			r := rand.New(rand.NewPCG(9, 0))
-			for _, p := range []problem{newProblem(r, 131, 133, 203, 0, false), newProblem(r, 127, 21, 203, 1, true)} {
-				for landing, seed := range []int{late: 3, atOnce: 4, random: 5} {
-					if err := p.check(program, landing, seed); err != nil {
-						t.Log(err)
-						return
-					}
-				}
+	kerneltest.Defects(t, "gemm_bf16", []kerneltest.Defect{
+		{Name: "wait too weak", Old: "cp_async_wait<kStages - 2>();", New: "cp_async_wait<kStages - 1>();"},
+		{Name: "no barrier", Old: "    block_sync();\n", New: ""},
+		{Name: "K edge off by one", Old: "(K - (k0 + c * 8)) * 2", New: "(K + 1 - (k0 + c * 8)) * 2"},
+		{Name: "row edge off by one", Old: "row0 + r < rows", New: "row0 + r <= rows"},
+		{Name: "store beyond M", Old: "if (m >= M) continue;", New: "if (m > M) continue;"},
+		{Name: "store beyond N", Old: "if (n + 1 < N) row[n + 1] =", New: "if (n < N) row[n + 1] ="},
+		{Name: "bf16 store beyond N", Old: "if (n + 1 < N) row[n + 1].bits", New: "if (n < N) row[n + 1].bits"},
+		{Name: "paired store at odd stride", Old: "bool paired = (ldc & 1) == 0;", New: "bool paired = true;"},
+		{Name: "fragments of B swapped", Old: "f.b[2 * i][1] = r[1];", New: "f.b[2 * i][1] = r[2];"},
+		{Name: "A walks k before rows", Old: "(j & 1) * 8 + row, kk * 2 + (j >> 1)", New: "(j >> 1) * 8 + row, kk * 2 + (j & 1)"},
+		{Name: "bank conflicts", Old: "((c ^ ((r >> 1) & 3)) << 4)", New: "(c << 4)"},
+		{Name: "stage refilled early", Old: "int next = step + kStages - 1;", New: "int next = step + kStages;"},
+		{Name: "wrong group of tiles", Old: "first_m + in_group % group_m", New: "first_m + in_group % kGroupM"},
+	}, func(d *kerneltest.Device) error {
+		r := rand.New(rand.NewPCG(9, 0))
+		for _, p := range []problem{newProblem(r, 131, 133, 203, 0, false), newProblem(r, 127, 21, 203, 1, true)} {
+			if err := p.check(d); err != nil {
+				return err
 			}
-			t.Fatal("the defect was not caught")
-		})
-	}
+		}
+		return nil
+	}, noConflicts)
 }

@@ -58,7 +58,7 @@ func gemmBF16(entry string, outBytes int) GEMM {
 	const tile, tileK, stages = 128, 32, 4
 	return GEMM{
 		Spec: Spec{
-			Entry: entry, Module: "gemm_bf16", PTX: gemmBF16PTX, Arch: Arch{8, 0},
+			Entry: entry, Module: "gemm_bf16", PTX: ptx("gemm_bf16"), Arch: Arch{8, 0},
 			Params: "pppiiiiii", Block: 128,
 			Shared: stages * (tile + tile) * tileK * 2,
 		},

@@ -17,15 +17,14 @@ import (
 	"github.com/updraft-ml/updraft/kernels/internal/manifest"
 )
 
-// module is a PTX file to make.
-type module struct {
-	source, arch string
-}
-
-// modules lists all of them. Every module has a build for sm_80, which runs on
-// every later chip; what is added for one chip alone is named for it.
-var modules = []module{
-	{"gemm_bf16.cu", "sm_80"},
+// arch returns the architecture that a source is compiled for: that of its
+// name's ending where it has one, for what one chip alone can do, and else sm_80,
+// which every later chip runs.
+func arch(source string) string {
+	if strings.HasSuffix(source, "_sm90a.cu") {
+		return "sm_90a"
+	}
+	return "sm_80"
 }
 
 func main() {
@@ -53,14 +52,58 @@ func run(clang, dir, out string) error {
 	}
 	first, _, _ := strings.Cut(string(version), "\n")
 	m := &manifest.Manifest{Compiler: strings.TrimSpace(first)}
-	for _, mod := range modules {
-		entry, err := compile(clang, dir, out, mod)
-		if err != nil {
-			return err
+	old, err := manifest.Read(out)
+	if err != nil || old.Compiler != m.Compiler {
+		old = &manifest.Manifest{}
+	}
+	sources, err := filepath.Glob(filepath.Join(dir, "*.cu"))
+	if err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, path := range sources {
+		source := filepath.Base(path)
+		entry, ok := unchanged(old, dir, out, source)
+		if !ok {
+			if entry, err = compile(clang, dir, out, source); err != nil {
+				return err
+			}
 		}
 		m.Modules = append(m.Modules, entry)
+		keep[entry.PTX] = true
+	}
+	made, err := filepath.Glob(filepath.Join(out, "*.ptx"))
+	if err != nil {
+		return err
+	}
+	for _, path := range made {
+		if !keep[filepath.Base(path)] {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
 	}
 	return m.Write(out)
+}
+
+// unchanged returns the old manifest's entry for a source if what it was made
+// from and what was made are still the same.
+func unchanged(old *manifest.Manifest, dir, out, source string) (manifest.Module, bool) {
+	same := func(dir, name, hash string) bool {
+		b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		return err == nil && manifest.Hash(b) == hash
+	}
+	for _, m := range old.Modules {
+		if m.Source != source {
+			continue
+		}
+		ok := m.Arch == arch(source) && slices.Equal(m.Flags, flags(m.Arch)) && same(out, m.PTX, m.SHA256)
+		for _, in := range m.Inputs {
+			ok = ok && same(dir, in.Name, in.SHA256)
+		}
+		return m, ok
+	}
+	return manifest.Module{}, false
 }
 
 // flags gives the compiler's arguments. The path that does not exist keeps clang
@@ -69,16 +112,14 @@ func run(clang, dir, out string) error {
 func flags(arch string) []string {
 	return []string{
 		"-x", "cuda", "--cuda-device-only", "--cuda-gpu-arch=" + arch, "--cuda-feature=+ptx80",
-		"--cuda-path=/nonexistent", "-nocudainc", "-nocudalib", "-nostdinc", "-std=c++17", "-O3", "-Wall", "-Wextra", "-Werror", "-S",
+		"--cuda-path=/nonexistent", "-nocudainc", "-nocudalib", "-nostdinc", "-std=c++17", "-O3",
+		"-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-S",
 	}
 }
 
-func compile(clang, dir, out string, mod module) (manifest.Module, error) {
-	base := strings.TrimSuffix(mod.source, ".cu")
-	if mod.arch != "sm_80" {
-		base += "_" + strings.ReplaceAll(mod.arch, "_", "")
-	}
-	entry := manifest.Module{PTX: base + ".ptx", Source: mod.source, Arch: mod.arch, Flags: flags(mod.arch)}
+func compile(clang, dir, out, source string) (manifest.Module, error) {
+	base, arch := strings.TrimSuffix(source, ".cu"), arch(source)
+	entry := manifest.Module{PTX: base + ".ptx", Source: source, Arch: arch, Flags: flags(arch)}
 	tmp, err := os.MkdirTemp("", "mkptx")
 	if err != nil {
 		return entry, err
@@ -86,10 +127,10 @@ func compile(clang, dir, out string, mod module) (manifest.Module, error) {
 	defer os.RemoveAll(tmp)
 	ptx, deps := filepath.Join(tmp, entry.PTX), filepath.Join(tmp, "deps")
 	// Run inside the directory, so that no path of this machine gets into the output.
-	cmd := exec.Command(clang, append(flags(mod.arch), "-MD", "-MF", deps, "-o", ptx, mod.source)...)
+	cmd := exec.Command(clang, append(flags(arch), "-MD", "-MF", deps, "-o", ptx, source)...)
 	cmd.Dir = dir
 	if msg, err := cmd.CombinedOutput(); err != nil {
-		return entry, fmt.Errorf("%s: %w\n%s", mod.source, err, msg)
+		return entry, fmt.Errorf("%s: %w\n%s", source, err, msg)
 	}
 	code, err := os.ReadFile(ptx)
 	if err != nil {

@@ -1,0 +1,42 @@
+// Package emu builds the emulated CUDA driver: a shared library with the
+// functions of libcuda.so.1 that package cuda uses, in which the kernels of
+// package kernels, compiled by a C++ compiler from the same .cu files, run on
+// the CPU. Tests open it with cuda.WithLibrary and are then, down to the PTX that
+// they load, programs that would run on a GPU.
+//
+// It is for tests: no program that is shipped uses it.
+//
+// A block's threads are fibers (machine.h, driver/machine.cc) that switch where
+// threads meet; a run is deterministic for given settings. The emulator is built
+// to disagree with wrong kernels:
+//
+//   - shared and device memory start as NaN;
+//   - an asynchronous copy lands as late as a wait permits, or at once, or at a
+//     random moment between: a missing wait and a missing barrier each fail in
+//     one of the modes; copies that are not waited for at the end are errors;
+//   - threads run as far ahead of each other as barriers let them, or in random
+//     order;
+//   - shared addresses, and global ones of copies, are checked for range and
+//     alignment;
+//   - lanes that meet in different instructions, barriers with counts that
+//     disagree, and threads that wait for ever end the launch with an error.
+//
+// A kernel's error becomes the code of the launch (cuda.LaunchFailed), and its
+// text, which names kernel, block and thread, the error's Text.
+//
+// It cannot show speed, nor orderings weaker than those of the CPU.
+//
+// The environment variable UPDRAFT_EMULATOR, read when a device's context is
+// made, has settings as name=value, separated by commas; Mode writes them:
+//
+//	capability=8.0      of the device
+//	devices=1           number of devices
+//	version=12000       the CUDA version that the driver states
+//	memory=4294967296   bytes of device memory
+//	multiprocessors=4   of the device
+//	landing=late        of asynchronous copies: late, at-once or random
+//	bank-conflicts=fail make one of ldmatrix an error
+//	seed=0              of the random choices; above 0, threads run in random order
+//
+// Start reading at library.go, then device.cuh, emulator.h, driver/machine.cc.
+package emu

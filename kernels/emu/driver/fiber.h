@@ -1,0 +1,34 @@
+// fiber.h: stacks and the switch between them.
+#pragma once
+
+#include <cstddef>
+
+namespace emu {
+
+// A suspended fiber is its stack pointer; what it needs to go on lies there.
+//
+// switch_stack suspends the caller, whose stack pointer it stores at *from, and
+// goes on with the fiber suspended at to.
+extern "C" void emu_switch_stack(void** from, void* to);
+
+// prepare_stack returns the stack pointer of a fiber that will start in entry,
+// which must not return, on the stack that ends at top (16-byte aligned).
+void* prepare_stack(void* top, void (*entry)());
+
+// Stacks is a pool of stacks of one size with an unreadable page below each.
+class Stacks {
+ public:
+  ~Stacks();
+  // top returns the end of stack i, making the pool larger where needed.
+  void* top(size_t i);
+  // contains reports whether p lies in a stack.
+  bool contains(const void* p) const { return (size_t)((const char*)p - memory_) < used_; }
+
+ private:
+  static constexpr size_t kSize = 128 << 10;
+  static constexpr size_t kMost = 8192;
+  char* memory_ = nullptr;
+  size_t used_ = 0, ready_ = 0;
+};
+
+}  // namespace emu
