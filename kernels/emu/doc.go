@@ -34,9 +34,14 @@
 //	version=12000       the CUDA version that the driver states
 //	memory=4294967296   bytes of device memory
 //	multiprocessors=4   of the device
+//	compute-mode=0      3: exclusive to a process, 2: prohibited
+//	streams=late        work of a stream runs when somebody waits for it, or at-once
 //	landing=late        of asynchronous copies: late, at-once or random
 //	bank-conflicts=fail make one of ldmatrix an error
 //	seed=0              of the random choices; above 0, threads run in random order
+//	init=N retain=N     the code that cuInit, cuDevicePrimaryCtxRetain return
+//	fail-launch=N       the context's Nth launch fails, counted from 1
+//	fail-allocation=N   its Nth allocation does
 //
 // Start reading at library.go, then device.cuh, emulator.h, driver/machine.cc.
 package emu

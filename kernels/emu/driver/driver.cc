@@ -3,7 +3,6 @@
 // arguments, checks and codes.
 #include "driver.h"
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,49 +14,6 @@ Driver driver;
 static thread_local Context* current;
 static std::string failure_text;  // for cuGetErrorString
 
-Settings Settings::read() {
-  Settings s;
-  const char* text = std::getenv("UPDRAFT_EMULATOR");
-  std::string all = text != nullptr ? text : "";
-  for (size_t at = 0; at < all.size();) {
-    size_t end = all.find(',', at);
-    if (end == std::string::npos) end = all.size();
-    std::string item = all.substr(at, end - at);
-    at = end + 1;
-    size_t eq = item.find('=');
-    std::string name = item.substr(0, eq), value = eq == std::string::npos ? "" : item.substr(eq + 1);
-    bool known = true;
-    if (name == "capability") {
-      known = std::sscanf(value.c_str(), "%d.%d", &s.major, &s.minor) == 2;
-    } else if (name == "devices") {
-      s.devices = std::atoi(value.c_str());
-    } else if (name == "version") {
-      s.version = std::atoi(value.c_str());
-    } else if (name == "multiprocessors") {
-      s.multiprocessors = std::atoi(value.c_str());
-    } else if (name == "memory") {
-      s.memory = std::strtoull(value.c_str(), nullptr, 10);
-    } else if (name == "seed") {
-      s.options.seed = (u32)std::strtoul(value.c_str(), nullptr, 10);
-    } else if (name == "bank-conflicts" && value == "fail") {
-      s.options.conflicts_fail = true;
-    } else if (name == "landing" && value == "late") {
-      s.options.landing = Options::kLate;
-    } else if (name == "landing" && value == "at-once") {
-      s.options.landing = Options::kAtOnce;
-    } else if (name == "landing" && value == "random") {
-      s.options.landing = Options::kRandomly;
-    } else {
-      known = false;
-    }
-    if (!known) {
-      std::fprintf(stderr, "updraft emulator: UPDRAFT_EMULATOR: unknown setting \"%s\"\n", item.c_str());
-      std::abort();
-    }
-  }
-  return s;
-}
-
 int enter(Context** context) {
   if (!driver.started) return kNotInitialized;
   if (current == nullptr || current->users == 0) return kInvalidContext;
@@ -67,19 +23,11 @@ int enter(Context** context) {
 
 int fail_context(Context* c, int code, const std::string& message) {
   c->error = code;
-  c->message = message;
   failure_text = message;
   return code;
 }
 
-static double now() {
-  using namespace std::chrono;
-  return duration<double, std::milli>(steady_clock::now().time_since_epoch()).count();
-}
-
 static bool bad_device(int d) { return d < 0 || d >= Settings::read().devices || d >= kMostDevices; }
-
-static bool bad_stream(Stream* s) { return s == nullptr || driver.streams.count(s) == 0; }
 
 }  // namespace emu
 
@@ -90,6 +38,7 @@ using namespace emu;
 UD_API cuInit(unsigned flags) {
   UD_LOCK;
   if (flags != 0) return kInvalidValue;
+  if (int code = Settings::read().init) return code;
   if (!driver.started) {
     for (int i = 0; i < kMostDevices; i++) driver.contexts[i].device = i;
     driver.started = true;
@@ -116,9 +65,13 @@ UD_API cuGetErrorName(int code, const char** name) {
       {kInvalidHandle, "CUDA_ERROR_INVALID_HANDLE"},
       {kNotFound, "CUDA_ERROR_NOT_FOUND"},
       {kNotReady, "CUDA_ERROR_NOT_READY"},
+      {kInvalidState, "CUDA_ERROR_ILLEGAL_STATE"},
       {kIllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS"},
       {kOutOfResources, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"},
       {kLaunchFailed, "CUDA_ERROR_LAUNCH_FAILED"},
+      {kCaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
+      {kCaptureUnjoined, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED"},
+      {kCapturedEvent, "CUDA_ERROR_CAPTURED_EVENT"},
   };
   auto i = names.find(code);
   *name = i != names.end() ? i->second : nullptr;
@@ -182,6 +135,9 @@ UD_API cuDeviceGetAttribute(int* value, int attribute, int d) {
     case 16:  // MULTIPROCESSOR_COUNT
       *value = s.multiprocessors;
       return kSuccess;
+    case 20:  // COMPUTE_MODE
+      *value = s.compute_mode;
+      return kSuccess;
     case 38:  // L2_CACHE_SIZE
       *value = 4 << 20;
       return kSuccess;
@@ -211,10 +167,11 @@ UD_API cuDeviceTotalMem_v2(size_t* n, int d) {
 UD_API cuDevicePrimaryCtxRetain(Context** c, int d) {
   UD_LOCK;
   if (bad_device(d)) return kInvalidDevice;
+  if (int code = Settings::read().retain) return code;
   *c = &driver.contexts[d];
   if ((*c)->users++ == 0) {
     (*c)->settings = Settings::read();
-    (*c)->error = 0;
+    (*c)->error = (*c)->launches = (*c)->allocations = 0;
     failure_text.clear();
   }
   return kSuccess;
@@ -225,7 +182,9 @@ UD_API cuDevicePrimaryCtxRelease_v2(int d) {
   if (bad_device(d)) return kInvalidDevice;
   Context* c = &driver.contexts[d];
   if (c->users == 0) return kInvalidContext;
-  if (--c->users == 0) release_all(c);
+  if (--c->users > 0) return kSuccess;
+  drain_all(c);
+  forget(c);
   return kSuccess;
 }
 
@@ -237,7 +196,7 @@ UD_API cuCtxSetCurrent(Context* c) {
 
 UD_API cuCtxSynchronize() {
   UD_ENTER;
-  return kSuccess;
+  return drain_all(context);
 }
 
 // --- Memory -----------------------------------------------------------------
@@ -256,116 +215,17 @@ UD_API cuMemAlloc_v2(uint64_t* p, size_t n) {
 
 UD_API cuMemFree_v2(uint64_t p) {
   UD_ENTER;
+  if (int code = drain_all(context)) return code;  // as the real one: work may use it
   return release(context, p);
 }
 
 UD_API cuMemHostAlloc(void** p, size_t n, unsigned) {
   UD_ENTER;
-  *p = std::aligned_alloc(4096, (n + 4095) / 4096 * 4096);
-  return *p != nullptr ? kSuccess : kOutOfMemory;
+  return allocate_host(p, n);
 }
 
 UD_API cuMemFreeHost(void* p) {
   UD_ENTER;
-  std::free(p);
-  return kSuccess;
-}
-
-UD_API cuMemcpyHtoDAsync_v2(uint64_t d, const void* s, size_t n, Stream* stream) {
-  UD_ENTER;
-  if (bad_stream(stream)) return kInvalidHandle;
-  if (!in_allocation(context, d, n)) return kInvalidValue;
-  std::memcpy((void*)d, s, n);
-  return kSuccess;
-}
-
-UD_API cuMemcpyDtoHAsync_v2(void* d, uint64_t s, size_t n, Stream* stream) {
-  UD_ENTER;
-  if (bad_stream(stream)) return kInvalidHandle;
-  if (!in_allocation(context, s, n)) return kInvalidValue;
-  std::memcpy(d, (const void*)s, n);
-  return kSuccess;
-}
-
-UD_API cuMemcpyDtoDAsync_v2(uint64_t d, uint64_t s, size_t n, Stream* stream) {
-  UD_ENTER;
-  if (bad_stream(stream)) return kInvalidHandle;
-  if (!in_allocation(context, d, n) || !in_allocation(context, s, n)) return kInvalidValue;
-  std::memmove((void*)d, (const void*)s, n);
-  return kSuccess;
-}
-
-UD_API cuMemsetD8Async(uint64_t d, unsigned char v, size_t n, Stream* stream) {
-  UD_ENTER;
-  if (bad_stream(stream)) return kInvalidHandle;
-  if (!in_allocation(context, d, n)) return kInvalidValue;
-  std::memset((void*)d, v, n);
-  return kSuccess;
-}
-
-// --- Streams and events -----------------------------------------------------
-
-UD_API cuStreamCreate(Stream** s, unsigned) {
-  UD_ENTER;
-  *s = new Stream{context};
-  driver.streams.insert(*s);
-  return kSuccess;
-}
-
-UD_API cuStreamDestroy_v2(Stream* s) {
-  UD_ENTER;
-  if (bad_stream(s)) return kInvalidHandle;
-  driver.streams.erase(s);
-  delete s;
-  return kSuccess;
-}
-
-UD_API cuStreamSynchronize(Stream* s) {
-  UD_ENTER;
-  return bad_stream(s) ? kInvalidHandle : kSuccess;
-}
-
-UD_API cuStreamWaitEvent(Stream* s, Event* e, unsigned flags) {
-  UD_ENTER;
-  if (bad_stream(s) || driver.events.count(e) == 0) return kInvalidHandle;
-  return flags == 0 ? kSuccess : kInvalidValue;
-}
-
-UD_API cuEventCreate(Event** e, unsigned) {
-  UD_ENTER;
-  *e = new Event;
-  driver.events.insert(*e);
-  return kSuccess;
-}
-
-UD_API cuEventDestroy_v2(Event* e) {
-  UD_ENTER;
-  if (driver.events.erase(e) == 0) return kInvalidHandle;
-  delete e;
-  return kSuccess;
-}
-
-UD_API cuEventRecord(Event* e, Stream* s) {
-  UD_ENTER;
-  if (bad_stream(s) || driver.events.count(e) == 0) return kInvalidHandle;
-  e->recorded = true;
-  e->milliseconds = now();
-  return kSuccess;
-}
-
-UD_API cuEventQuery(Event* e) {
-  UD_ENTER;
-  return driver.events.count(e) == 0 ? kInvalidHandle : kSuccess;
-}
-
-UD_API cuEventSynchronize(Event* e) {
-  UD_ENTER;
-  return driver.events.count(e) == 0 ? kInvalidHandle : kSuccess;
-}
-
-UD_API cuEventElapsedTime(float* ms, Event* a, Event* b) {
-  UD_ENTER;
-  if (driver.events.count(a) == 0 || driver.events.count(b) == 0 || !a->recorded || !b->recorded) return kInvalidHandle;
-  *ms = (float)(b->milliseconds - a->milliseconds);
-  return kSuccess;
+  if (int code = drain_all(context)) return code;
+  return release_host(p);
 }

@@ -5,7 +5,6 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -32,9 +31,13 @@ enum Code {
   kInvalidHandle = 400,
   kNotFound = 500,
   kNotReady = 600,
+  kInvalidState = 401,
   kIllegalAddress = 700,
   kOutOfResources = 701,
   kLaunchFailed = 719,
+  kCaptureUnsupported = 900,
+  kCaptureUnjoined = 904,
+  kCapturedEvent = 907,
 };
 
 // Settings are what UPDRAFT_EMULATOR says: "name=value,name=value". See doc.go
@@ -44,8 +47,13 @@ struct Settings {
   int devices = 1;
   int version = 12000;
   int multiprocessors = 4;
+  int compute_mode = 0;
   size_t memory = (size_t)4 << 30;
+  int late_streams = 1;
   Options options;
+  // What fails: cuInit and cuDevicePrimaryCtxRetain with a code; the launch and
+  // the allocation of a number, counted from 1 in each context.
+  int init = 0, retain = 0, fail_launch = 0, fail_allocation = 0;
 
   static Settings read();
 
@@ -54,15 +62,38 @@ struct Settings {
 };
 
 struct Context;
+struct Stream;
+
+// Work is a piece of a stream's: it returns a code.
+typedef std::function<int()> Work;
+
+// Graph is captured work, in the order of issue, which fits every order that its
+// events ask for. An executable one is a copy.
+struct Graph {
+  Context* context;
+  Stream* origin;
+  std::vector<Work> nodes;
+};
 
 // Event marks a point in a stream's work.
 struct Event {
-  bool recorded = false;
-  double milliseconds = 0;  // when it was reached
+  Context* context;
+  Stream* stream = nullptr;  // of the last record
+  uint64_t issued = 0;       // records so far
+  uint64_t reached = 0;      // of which the device has come to so many
+  double milliseconds = 0;   // when it came to the last
+  Graph* capture = nullptr;  // that the last record went into
+  uint64_t captured = 0;     // nodes of its stream in it by then
 };
 
+// Stream is a queue of work. It runs when it is issued or, with streams=late,
+// when somebody waits for it: as late as a device may.
 struct Stream {
   Context* context;
+  int priority;
+  std::deque<Work> queue = {};
+  Graph* capture = nullptr;
+  uint64_t captured = 0, joined = 0;  // its nodes in the capture; those that others wait for
 };
 
 struct Function {
@@ -71,7 +102,7 @@ struct Function {
 };
 
 struct Module {
-  std::set<std::string> entries;
+  Context* context;
   std::map<std::string, Function> functions;
 };
 
@@ -83,8 +114,7 @@ struct Context {
   int users = 0;  // retains less releases
   Settings settings;
   int error = 0;
-  std::string message;
-  std::set<std::unique_ptr<Stream>> streams;
+  int launches = 0, allocations = 0;
 };
 
 constexpr int kMostDevices = 8;
@@ -95,6 +125,7 @@ struct Driver {
   Context contexts[kMostDevices];
   std::set<Stream*> streams;
   std::set<Event*> events;
+  std::set<Graph*> graphs;  // executable ones too
   std::set<Module*> modules;
 };
 
@@ -104,14 +135,24 @@ extern Driver driver;
 // current on this thread and has not failed. It returns a code.
 int enter(Context** context);
 
-// message is what cuGetErrorString adds for the last failed launch.
+// fail_context makes code the result of every later call; cuGetErrorString gives
+// the message.
 int fail_context(Context* c, int code, const std::string& message);
+
+// Streams: see stream.cc.
+bool bad_stream(const Stream* s);
+int submit(Stream* s, Work w);  // issues work, or captures it
+int drain_all(Context* c);      // runs everything that was issued
+void forget(Context* c);        // everything that was made in a context that ends
 
 // Memory: see memory.cc.
 int allocate(Context* c, uint64_t* p, size_t n);
 int release(Context* c, uint64_t p);
 bool in_allocation(Context* c, uint64_t p, size_t n);
 size_t memory_used(Context* c);
+int allocate_host(void** p, size_t n);
+int release_host(void* p);
+bool in_host_allocation(const void* p, size_t n);
 void release_all(Context* c);
 std::string check_guards();  // what was written beside allocations, or nothing
 

@@ -10,9 +10,10 @@ namespace emu {
 
 // Options say how the emulator chooses where a GPU may do one thing or another.
 struct Options {
-  enum Landing { kLate, kAtOnce, kRandomly } landing = kLate;  // of asynchronous copies
+  enum Landing { kLate, kAtOnce, kRandomly };
+  int landing = kLate;  // of asynchronous copies
   u32 seed = 0;  // 0: threads run in order; else in random order
-  bool conflicts_fail = false;  // bank conflicts of ldmatrix
+  int conflicts_fail = 0;  // bank conflicts of ldmatrix
 };
 
 struct Launch {

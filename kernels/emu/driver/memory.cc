@@ -20,6 +20,7 @@ struct Allocation {
 
 std::map<uint64_t, Allocation> allocations;  // by address
 std::map<Context*, size_t> used;
+std::map<uint64_t, size_t> host;  // page-locked host memory: address and size
 
 // guards is what the zones hold, to compare with.
 const std::string guards(kGuard, (char)kGuardByte);
@@ -50,6 +51,7 @@ size_t memory_used(Context* c) { return used[c]; }
 
 int allocate(Context* c, uint64_t* p, size_t n) {
   if (n == 0) return kInvalidValue;
+  if (++c->allocations == c->settings.fail_allocation) return kOutOfMemory;
   if (n > c->settings.memory - used[c]) return kOutOfMemory;
   unsigned char* m = (unsigned char*)std::aligned_alloc(256, (n + 2 * kGuard + 255) / 256 * 256);
   if (m == nullptr) return kOutOfMemory;
@@ -76,6 +78,28 @@ std::string check_guards() {
     if (!guard_intact(i.second)) return "memory beside an allocation of " + std::to_string(i.second.size) + " bytes was written";
   }
   return std::string();
+}
+
+int allocate_host(void** p, size_t n) {
+  *p = std::aligned_alloc(4096, (n + 4095) / 4096 * 4096);
+  if (*p == nullptr) return kOutOfMemory;
+  std::memset(*p, 0xff, n);
+  host[(uint64_t)*p] = n;
+  return kSuccess;
+}
+
+int release_host(void* p) {
+  if (host.erase((uint64_t)p) == 0) return kInvalidValue;
+  std::free(p);
+  return kSuccess;
+}
+
+bool in_host_allocation(const void* p, size_t n) {
+  auto i = host.upper_bound((uint64_t)p);
+  if (i == host.begin()) return false;
+  --i;
+  uint64_t offset = (uint64_t)p - i->first;
+  return offset <= i->second && n <= i->second - offset;
 }
 
 void release_all(Context* c) {

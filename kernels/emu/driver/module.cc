@@ -77,7 +77,7 @@ UD_API cuModuleLoadDataEx(Module** m, const void* image, unsigned n, int* option
   if (want > have || (exact && want != have)) {
     return log.write(kNoBinary, "ptxas fatal   : a module for " + target + " does not run on sm_" + std::to_string(have));
   }
-  auto* module = new Module;
+  auto* module = new Module{context, {}};
   for (size_t at = 0; (at = text.find(".entry ", at)) != std::string::npos;) {
     at += 7;
     std::string name = text.substr(at, text.find('(', at) - at);
@@ -151,14 +151,24 @@ UD_API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* n, Function* f, int bloc
 UD_API cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                       Stream* stream, void** params, void** extra) {
   UD_ENTER;
-  if (driver.streams.count(stream) == 0) return kInvalidHandle;
+  if (bad_stream(stream)) return kInvalidHandle;
   if (extra != nullptr || gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535) return kInvalidValue;
   if ((int)shared > f->max_shared) return kInvalidValue;
   // A kernel states its block exactly; the real driver refuses larger ones only.
   if (bx != f->kernel->threads || by != 1 || bz != 1) return kInvalidValue;
-  std::string failure = run(Launch{f->kernel, {gx, gy, gz}, shared, params}, context->settings.options);
-  if (!failure.empty()) return fail_context(context, kLaunchFailed, failure);
-  failure = check_guards();
-  if (!failure.empty()) return fail_context(context, kIllegalAddress, std::string("kernel ") + f->kernel->name + ": " + failure);
-  return kSuccess;
+  Kernel* kernel = f->kernel;
+  std::vector<u64> slots(kernel->parameters);
+  for (u32 i = 0; i < kernel->parameters; i++) std::memcpy(&slots[i], params[i], kernel->sizes[i]);
+  return submit(stream, [=]() mutable {
+    if (++context->launches == context->settings.fail_launch) {
+      return fail_context(context, kLaunchFailed, std::string("kernel ") + kernel->name + ": made to fail by fail-launch");
+    }
+    std::vector<void*> arguments;
+    for (u64& s : slots) arguments.push_back(&s);
+    std::string failure = run(Launch{kernel, {gx, gy, gz}, shared, arguments.data()}, context->settings.options);
+    if (!failure.empty()) return fail_context(context, kLaunchFailed, failure);
+    failure = check_guards();
+    if (!failure.empty()) return fail_context(context, kIllegalAddress, std::string("kernel ") + kernel->name + ": " + failure);
+    return (int)kSuccess;
+  });
 }
