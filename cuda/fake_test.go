@@ -313,14 +313,6 @@ func TestFakeLeaksAreNamed(t *testing.T) {
 func TestFakeGEMM(t *testing.T) {
 	_, g := openFake(t)
 	const m, n, k, ld = 3, 2, 5, 8
-	spec := kernels.GEMMBF16F32()
-	require.NoError(t, spec.Check(m, n, k, n, ld, ld))
-	mod, err := g.LoadModule(spec.Module, spec.PTX)
-	require.NoError(t, err)
-	defer mod.Close()
-	f, err := mod.Function(spec.Entry, spec.Params)
-	require.NoError(t, err)
-	require.NoError(t, f.AllowShared(spec.Shared))
 	s, err := g.NewStream()
 	require.NoError(t, err)
 	defer s.Close()
@@ -339,10 +331,28 @@ func TestFakeGEMM(t *testing.T) {
 	}
 	require.NoError(t, s.Upload(bufs[1], 0, Bytes(x)))
 	require.NoError(t, s.Upload(bufs[2], 0, Bytes(y)))
+	p := kernels.Product{
+		Op: kernels.Forward, Factors: kernels.BF16, Result: kernels.F32, M: m, N: n, K: k,
+		A: kernels.Matrix{Addr: bufs[1].Ptr(0), Stride: ld}, B: kernels.Matrix{Addr: bufs[2].Ptr(0), Stride: ld},
+		C: kernels.Matrix{Addr: bufs[0].Ptr(0), Stride: n},
+	}
+	l, err := p.Plan(kernels.Chip{Arch: kernels.Arch{Major: 8}, SMs: 1})
+	require.NoError(t, err)
+	mod, err := g.LoadModule(l.Spec.Module, l.Spec.PTX)
+	require.NoError(t, err)
+	defer mod.Close()
+	f, err := mod.Function(l.Spec.Entry, l.Spec.Params)
+	require.NoError(t, err)
+	require.NoError(t, f.AllowShared(l.Spec.Shared))
 	var a Args
-	a.Buffer(bufs[0], 0).Buffer(bufs[1], 0).Buffer(bufs[2], 0).
-		Int32(m).Int32(n).Int32(k).Int32(n).Int32(ld).Int32(ld)
-	c := LaunchConfig{Grid: [3]int{spec.Grid(m, n)}, Block: [3]int{spec.Block}, Shared: spec.Shared}
+	for i, kind := range l.Spec.Params {
+		if kind == 'p' {
+			a.Pointer(l.Args[i])
+		} else {
+			a.Int32(int32(l.Args[i]))
+		}
+	}
+	c := LaunchConfig{Grid: [3]int{l.Grid}, Block: [3]int{l.Spec.Block}, Shared: l.Spec.Shared}
 	require.NoError(t, s.Launch(f, c, &a))
 	got := make([]float32, m*n)
 	require.NoError(t, s.Download(Bytes(got), bufs[0], 0))

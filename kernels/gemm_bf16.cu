@@ -1,204 +1,135 @@
-// gemm_bf16: matrix product of two bf16 matrices, both with K contiguous.
+// gemm_bf16: matrix products of the forward in bf16, with their epilogues.
 //
-// Computes:  C[m][n] = sum over k of A[m][k] · B[n][k]          (C = A·Bᵀ)
+// Computes:  gemm_bf16_nt_*      C = X·Wᵀ + bias + R
+//            gemm_bf16_gated_*   G = X·Wᵀ, then Y = silu(gate)·up, where a row of G
+//                                is F gates and then F ups
+// Shapes:    X     M×K, bf16, row-major, rows ldx elements apart
+//            W     N×K, bf16, row-major, rows ldw apart; N = 2F in the gated ones
+//            C     M×N, row-major, rows ldc apart; bf16 where result_bf16 is not 0,
+//                  else fp32
+//            R     M×N of C's type, rows ldr apart; null: nothing is added. May be C
+//            bias  N, fp32; null: nothing is added
+//            G     M×2F, bf16, rows ldg apart;  Y  M×F, bf16, rows ldy apart
+// Requires:  M, N ≥ 1, K ≥ 0, any; strides at least the row. C (and G, Y) overlap
+//            nothing else, but R may be C. X and W 16-byte aligned with strides that
+//            are multiples of 8, but in gemm_bf16_nt_any, which takes all. C and R
+//            need no alignment (with 16 bytes, or 8 in bf16, it is faster). The
+//            gated ones: G and Y 8-byte aligned, ldg, ldy and F multiples of 4.
+//            Rows beyond M and N and elements beyond K are neither read nor written.
+// Launch:    a block for each tile, ceil(M/TileM)·ceil(N/TileN) in x; the name says
+//            TileM x TileN (of W's rows; a gated tile is half gates, half ups).
+//            Threads, shared bytes and tile are in gemm.go, registers in docs/gpu.md.
+// Numerics:  fp32 accumulation by mma.sync m16n8k16, k ascending in steps of 16, one
+//            chain per element, X on the side of 16 rows; then + bias, + R in fp32, and
+//            one rounding to bf16 where C is bf16. Deterministic, and an element's bits
+//            depend on its own rows of X and W and on K alone: not on M, N, the kernel,
+//            its place in the tile, or the strides. Gate and up are rounded to bf16
+//            before silu(gate)·up is taken, as if it were computed from G.
+// Source:    multistage pipelining with cp.async as in CUTLASS 2.8; the swizzles are
+//            the usual XOR of a 16-byte chunk's index with its row. Departures: one
+//            source for square tiles and for the narrow ones of decoding, which is
+//            what makes their bits equal; no split of K; results go through shared
+//            memory for whole rows.
 //
-// Shapes:    A   M×K, bf16, row-major, rows lda elements apart
-//            B   N×K, bf16, row-major, rows ldb elements apart
-//            C   M×N, row-major, rows ldc elements apart; fp32 in
-//                gemm_bf16_f32, bf16 in gemm_bf16_bf16
-// Requires:  lda and ldb multiples of 8, A and B 16-byte aligned, C aligned to
-//            8 bytes (fp32) or 4 (bf16), lda ≥ K, ldb ≥ K, ldc ≥ N. C overlaps
-//            neither A nor B. M, N ≥ 1 and K ≥ 0 are arbitrary: rows beyond M
-//            and N and elements beyond K are neither read nor written.
-// Launch:    grid ceil(M/128)·ceil(N/128) in x, block 128, 65536 bytes of
-//            dynamic shared memory (opt in: more than 48 KB). Registers: see
-//            docs/gpu.md.
-// Numerics:  fp32 accumulation by mma.sync m16n8k16, k ascending in steps of
-//            16, one chain per element of C; one rounding to bf16 at the end in
-//            gemm_bf16_bf16. Deterministic, and an element's bits depend on its
-//            own rows of A and B and on K alone: not on M, N, its place in the
-//            tile, or the strides.
-// Source:    multistage pipelining with cp.async as in CUTLASS 2.8 ("multistage"
-//            GEMM); the shared-memory swizzle is the usual XOR of a 16-byte
-//            chunk's index with its row. Departures: 64-byte rows (K tile of 32),
-//            so that four stages fit twice on an SM of compute capability 8.0,
-//            and once on 8.6 and 8.9; C is written straight from registers.
-// Checked by:  kernels/gemm_emulated_test.go (CPU emulation, against float64),
-//              bench/gpu (on a device). Measured by: bench/gpu. See docs/gpu.md.
-#include "device.cuh"
+// Few rows (decoding): W is read once, so what counts is bytes in flight. By Little's
+// law, 3.35 TB/s with 700 ns of latency need 2.3 MB, 18 KB for each of an H100's 132
+// SMs (an A100: 11 KB). gemm_bf16_nt_16x16 has 7 stages of 16 rows × 256 bytes on the
+// way: 28 KB a block, and three blocks fit on an SM; gemm_bf16_nt_16x64 3 stages of
+// 64 × 256 bytes: 48 KB a block. X is held on the 16-row side as in the large tiles,
+// although with W there fewer rows would be idle: at 16 rows the tensor cores need
+// 16 flops for a byte of W, a tenth of what mma.sync gives per byte of memory
+// traffic, and so no operand changes its side between decoding and training. The
+// chain of K/16 dependent mma (about 33 cycles each) bounds a long K from below:
+// K = 8960 takes 10 µs.
+// To be confirmed on a device: that mma.sync rounds an element alike in every row and
+// column of its tile (bench/gpu compares a row alone with the row among others).
+//
+// Checked by:  kernels/gemm_bf16_test.go on the emulated driver, against float64;
+//              bench/gpu on a device. Measured by: bench/gpu. See docs/gpu.md.
+#include "act.cuh"
+#include "gemm_tile.cuh"
 
 namespace updraft {
 
-constexpr int kTileM = 128, kTileN = 128, kTileK = 32;
-constexpr int kStages = 4;
-constexpr int kThreads = 128;  // four warps, two by two
-constexpr int kWarpM = 64, kWarpN = 64;
-constexpr int kRowBytes = kTileK * 2;
-constexpr int kTileBytes = kTileM * kRowBytes;  // of A; B's is equal
-constexpr int kStageBytes = 2 * kTileBytes;
-constexpr int kGroupM = 8;  // tile rows that walk N together, for reuse in L2
-
-// tile_offset gives the byte offset, within a tile, of 16-byte chunk c (0..3) of
-// row r. Two rows share a 128-byte line of banks; XOR with the line's number
-// modulo 4 puts any eight successive rows' chunks c into eight different 16-byte
-// bank groups, so that neither ldmatrix nor cp.async meets a bank conflict.
-DEVICE u32 tile_offset(u32 r, u32 c) {
-  return r * kRowBytes + ((c ^ ((r >> 1) & 3)) << 4);
+template <class T, bool Aligned>
+DEVICE void forward(void* C, const bf16* X, const bf16* W, const float* bias, const void* R, int M, int N, int K,
+                    int ldc, int ldx, int ldw, int ldr, int result_bf16) {
+  Place at = place<T>(M, N);
+  Factor<T::kM, T::kK, T::kThreads, true, Aligned, 0> x{X, ldx, at.m, M, 0};
+  Factor<T::kN, T::kK, T::kThreads, true, Aligned, 0> w{W, ldw, at.n, N, 0};
+  Accumulators<T> acc = {};
+  multiply<T>(acc, x, w, 0, K);
+  if (result_bf16) {
+    Result<bf16>{(bf16*)C, (const bf16*)R, bias, M, N, ldc, ldr}.template store<T>(acc, at);
+  } else {
+    Result<float>{(float*)C, (const float*)R, bias, M, N, ldc, ldr}.template store<T>(acc, at);
+  }
 }
 
-// load_tile starts the copy of a tile of 128 rows and kTileK columns, from row
-// row0 and column k0 of src, to shared address dst. What lies beyond rows and K
-// arrives as zero: a product with it adds nothing.
-DEVICE void load_tile(u32 dst, const bf16* src, int ld, int row0, int rows, int k0, int K) {
-  u32 t = thread_x();
-  int c = t & 3;
-  int left = (K - (k0 + c * 8)) * 2;
-  int bytes = left < 0 ? 0 : left > 16 ? 16 : left;
+// gated: of each warp's columns the first half are gates and the second half the ups
+// that belong to them.
+template <class T>
+DEVICE void gated(bf16* G, bf16* Y, const bf16* X, const bf16* W, int M, int F, int K, int ldg, int ldy, int ldx,
+                  int ldw) {
+  constexpr int kHalf = T::kWarpN / 2;
+  Place at = place<T>(M, 2 * F);
+  Factor<T::kM, T::kK, T::kThreads, true, true, 0> x{X, ldx, at.m, M, 0};
+  Factor<T::kN, T::kK, T::kThreads, true, true, kHalf> w{W, ldw, at.n / 2, F, F};
+  Accumulators<T> acc = {};
+  multiply<T>(acc, x, w, 0, K);
+
+  // Store. A lane has four gates and their ups.
+  constexpr int kChunks = kHalf / 4, kDown = 32 / kChunks;
+  int row = (int)(lane() / kChunks), chunk = (int)(lane() % kChunks);
+  int m0 = at.m + (int)(warp() % T::kWarpsM) * T::kWarpM;
+  int n = at.n / 2 + (int)(warp() / T::kWarpsM) * kHalf + chunk * 4;
+  Slab<T> slab;
 #pragma unroll
-  for (int i = 0; i < kTileM * 4 / kThreads; i++) {
-    int r = (t >> 2) + i * (kThreads / 4);
-    bool in = row0 + r < rows && bytes > 0;
-    // An address that is not read must still be a valid one: use the first.
-    const bf16* p = in ? src + (long long)(row0 + r) * ld + k0 + c * 8 : src;
-    cp_async16(dst + tile_offset(r, c), p, in ? bytes : 0);
-  }
-}
-
-// Fragments holds the operands of one step of 16 along K for a warp's 64×64
-// part of C: four of A (16 rows each) and eight of B (8 columns of C each).
-struct Fragments {
-  u32 a[kWarpM / 16][4];
-  u32 b[kWarpN / 8][2];
-};
-
-// load_fragments reads step kk (0 or 1) of a stage. Matrix j of a ldmatrix_x4 is
-// addressed by lanes 8j..8j+7: for A, j walks down rows, then along k; for B,
-// whose rows are C's columns, j walks along k, then down rows, so that one load
-// gives both halves of two B fragments.
-DEVICE void load_fragments(Fragments& f, u32 stage, int warp_m, int warp_n, int kk) {
-  u32 l = lane();
-  u32 j = l >> 3, row = l & 7;
-#pragma unroll
-  for (int i = 0; i < kWarpM / 16; i++) {
-    ldmatrix_x4(f.a[i], stage + tile_offset(warp_m + i * 16 + (j & 1) * 8 + row, kk * 2 + (j >> 1)));
-  }
-#pragma unroll
-  for (int i = 0; i < kWarpN / 16; i++) {
-    u32 r[4];
-    ldmatrix_x4(r, stage + kTileBytes + tile_offset(warp_n + i * 16 + (j >> 1) * 8 + row, kk * 2 + (j & 1)));
-    f.b[2 * i][0] = r[0];
-    f.b[2 * i][1] = r[1];
-    f.b[2 * i + 1][0] = r[2];
-    f.b[2 * i + 1][1] = r[3];
-  }
-}
-
-// store_pair writes two neighbouring elements of a row, in one instruction where
-// the row's alignment and the matrix' edge allow it.
-DEVICE void store_pair(float* row, int n, int N, bool paired, float x, float y) {
-  if (paired && n + 1 < N) {
-    *(float2*)(row + n) = float2{x, y};
-    return;
-  }
-  if (n < N) row[n] = x;
-  if (n + 1 < N) row[n + 1] = y;
-}
-
-DEVICE void store_pair(bf16* row, int n, int N, bool paired, float x, float y) {
-  u32 v = pack_bf16(x, y);
-  if (paired && n + 1 < N) {
-    *(u32*)(row + n) = v;
-    return;
-  }
-  if (n < N) row[n].bits = (u16)v;
-  if (n + 1 < N) row[n + 1].bits = (u16)(v >> 16);
-}
-
-template <typename Out>
-DEVICE void gemm(Out* C, const bf16* A, const bf16* B, int M, int N, int K, int ldc, int lda, int ldb) {
-  // Place: blocks that run together cover kGroupM tile rows and walk along N, so
-  // that their A and B tiles stay in L2.
-  int tiles_m = (M + kTileM - 1) / kTileM, tiles_n = (N + kTileN - 1) / kTileN;
-  int group = (int)block_x() / (kGroupM * tiles_n);
-  int in_group = (int)block_x() % (kGroupM * tiles_n);
-  int first_m = group * kGroupM;
-  int group_m = tiles_m - first_m < kGroupM ? tiles_m - first_m : kGroupM;
-  int m0 = (first_m + in_group % group_m) * kTileM;
-  int n0 = in_group / group_m * kTileN;
-
-  int warp_m = (warp() & 1) * kWarpM, warp_n = (warp() >> 1) * kWarpN;
-  u32 shared = shared_base();
-  int steps = (K + kTileK - 1) / kTileK;
-
-  float acc[kWarpM / 16][kWarpN / 8][4] = {};
-
-  // Load: fill all stages but one. A group is committed for every stage, empty
-  // or not, so that counting groups counts stages.
-#pragma unroll
-  for (int s = 0; s < kStages - 1; s++) {
-    if (s < steps) {
-      load_tile(shared + s * kStageBytes, A, lda, m0, M, s * kTileK, K);
-      load_tile(shared + s * kStageBytes + kTileBytes, B, ldb, n0, N, s * kTileK, K);
-    }
-    cp_async_commit();
-  }
-
-  // Compute, while later stages load.
+  for (int i = 0; i < T::kWarpM / 16; i += Slab<T>::kRows / 16) {
+    slab.put(acc, i);
 #pragma unroll 1
-  for (int step = 0; step < steps; step++) {
-    cp_async_wait<kStages - 2>();
-    // Protects two things: all threads' copies into this step's stage are
-    // visible to all, and all warps are done with the stage that is refilled next.
-    block_sync();
-    int next = step + kStages - 1;
-    if (next < steps) {
-      u32 stage = shared + (u32)(next % kStages) * kStageBytes;
-      load_tile(stage, A, lda, m0, M, next * kTileK, K);
-      load_tile(stage + kTileBytes, B, ldb, n0, N, next * kTileK, K);
-    }
-    cp_async_commit();
-
-    u32 stage = shared + (u32)(step % kStages) * kStageBytes;
-    Fragments f[2];
-    load_fragments(f[0], stage, warp_m, warp_n, 0);
-#pragma unroll
-    for (int kk = 0; kk < kTileK / 16; kk++) {
-      if (kk + 1 < kTileK / 16) load_fragments(f[(kk + 1) & 1], stage, warp_m, warp_n, kk + 1);
-#pragma unroll
-      for (int i = 0; i < kWarpM / 16; i++) {
-#pragma unroll
-        for (int j = 0; j < kWarpN / 8; j++) mma_bf16_16816(acc[i][j], f[kk & 1].a[i], f[kk & 1].b[j]);
-      }
-    }
-  }
-
-  // Store.
-  u32 l = lane();
-  bool paired = (ldc & 1) == 0;
-#pragma unroll
-  for (int i = 0; i < kWarpM / 16; i++) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      int m = m0 + warp_m + i * 16 + half * 8 + (int)(l >> 2);
-      if (m >= M) continue;
-      Out* row = C + (long long)m * ldc;
-#pragma unroll
-      for (int j = 0; j < kWarpN / 8; j++) {
-        int n = n0 + warp_n + j * 8 + (int)(l & 3) * 2;
-        store_pair(row, n, N, paired, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
-      }
+    for (int from = row; from < Slab<T>::kRows; from += kDown) {
+      int m = m0 + i * 16 + from;
+      if (m >= M || n >= F) continue;
+      float4 g = slab.get(from, chunk), u = slab.get(from, chunk + kChunks);
+      uint2 gates{pack_bf16(g.x, g.y), pack_bf16(g.z, g.w)};
+      uint2 ups{pack_bf16(u.x, u.y), pack_bf16(u.z, u.w)};
+      bf16* c = G + (long long)m * ldg + n;
+      *(uint2*)c = gates;
+      *(uint2*)(c + F) = ups;
+      uint2 y{pack_bf16(swiglu(low_float(gates.x), low_float(ups.x)), swiglu(high_float(gates.x), high_float(ups.x))),
+              pack_bf16(swiglu(low_float(gates.y), low_float(ups.y)), swiglu(high_float(gates.y), high_float(ups.y)))};
+      *(uint2*)(Y + (long long)m * ldy + n) = y;
     }
   }
 }
 
 }  // namespace updraft
 
-KERNEL(128, 0, gemm_bf16_f32, (float* C, const updraft::bf16* A, const updraft::bf16* B, int M, int N, int K,
-                               int ldc, int lda, int ldb)) {
-  updraft::gemm(C, A, B, M, N, K, ldc, lda, ldb);
-}
+// The tiles: M, N, K, stages, warps along M and along N. gemm.go has the same table.
+#define FORWARD(name, aligned, min_blocks, ...)                                                                     \
+  KERNEL((updraft::Tile<__VA_ARGS__>::kThreads), min_blocks, gemm_bf16_nt_##name,                                   \
+         (void* C, const updraft::bf16* X, const updraft::bf16* W, const float* bias, const void* R, int M, int N,  \
+          int K, int ldc, int ldx, int ldw, int ldr, int result_bf16)) {                                            \
+    updraft::forward<updraft::Tile<__VA_ARGS__>, aligned>(C, X, W, bias, R, M, N, K, ldc, ldx, ldw, ldr, result_bf16); \
+  }
+#define GATED(name, min_blocks, ...)                                                                                \
+  KERNEL((updraft::Tile<__VA_ARGS__>::kThreads), min_blocks, gemm_bf16_gated_##name,                                \
+         (updraft::bf16 * G, updraft::bf16 * Y, const updraft::bf16* X, const updraft::bf16* W, int M, int F,       \
+          int K, int ldg, int ldy, int ldx, int ldw)) {                                                             \
+    updraft::gated<updraft::Tile<__VA_ARGS__>>(G, Y, X, W, M, F, K, ldg, ldy, ldx, ldw);                            \
+  }
 
-KERNEL(128, 0, gemm_bf16_bf16, (updraft::bf16* C, const updraft::bf16* A, const updraft::bf16* B, int M, int N,
-                                int K, int ldc, int lda, int ldb)) {
-  updraft::gemm(C, A, B, M, N, K, ldc, lda, ldb);
-}
+FORWARD(128x256, true, 1, 128, 256, 32, 4, 2, 4)
+FORWARD(128x128, true, 2, 128, 128, 32, 3, 2, 2)
+FORWARD(64x64, true, 4, 64, 64, 64, 3, 2, 2)
+FORWARD(64x32, true, 4, 64, 32, 64, 4, 4, 1)
+FORWARD(32x32, true, 2, 32, 32, 128, 4, 2, 2)
+FORWARD(16x64, true, 2, 16, 64, 128, 4, 1, 4)
+FORWARD(16x16, true, 3, 16, 16, 128, 8, 1, 1)
+FORWARD(any, false, 2, 64, 64, 64, 3, 2, 2)
+
+GATED(128x256, 1, 128, 256, 32, 4, 2, 4)
+GATED(128x128, 2, 128, 128, 32, 3, 2, 2)
+GATED(64x64, 4, 64, 64, 64, 3, 2, 2)
+GATED(16x64, 2, 16, 64, 128, 4, 1, 4)

@@ -1,9 +1,6 @@
 package kernels
 
-import (
-	"fmt"
-	"math"
-)
+import "fmt"
 
 // Arch is a compute capability, for example {8, 0}.
 type Arch struct {
@@ -36,58 +33,13 @@ type Spec struct {
 	Shared int
 }
 
-// GEMM is C[M×N] = A[M×K]·B[N×K]ᵀ for bf16 A and B, accumulated in fp32. See
-// gemm_bf16.cu for the contract in full. Parameters: C, A, B, M, N, K, ldc,
-// lda, ldb.
-type GEMM struct {
-	Spec
-	// TileM, TileN and TileK are the part of the product that a block computes
-	// at once; Stages is how many such parts are in shared memory.
-	TileM, TileN, TileK, Stages int
-	// OutBytes is the size of an element of C: 4 for fp32, 2 for bf16.
-	OutBytes int
-}
+// Type is an element type of a kernel's tensors.
+type Type uint8
 
-// GEMMBF16F32 returns the product with an fp32 result.
-func GEMMBF16F32() GEMM { return gemmBF16("gemm_bf16_f32", 4) }
-
-// GEMMBF16BF16 returns the product whose result is rounded once to bf16.
-func GEMMBF16BF16() GEMM { return gemmBF16("gemm_bf16_bf16", 2) }
-
-func gemmBF16(entry string, outBytes int) GEMM {
-	const tile, tileK, stages = 128, 32, 4
-	return GEMM{
-		Spec: Spec{
-			Entry: entry, Module: "gemm_bf16", PTX: ptx("gemm_bf16"), Arch: Arch{8, 0},
-			Params: "pppiiiiii", Block: 128,
-			Shared: stages * (tile + tile) * tileK * 2,
-		},
-		TileM: tile, TileN: tile, TileK: tileK, Stages: stages, OutBytes: outBytes,
-	}
-}
-
-// Grid returns the number of blocks, in x, for an M×N result.
-func (g GEMM) Grid(m, n int) int {
-	return (m + g.TileM - 1) / g.TileM * ((n + g.TileN - 1) / g.TileN)
-}
-
-// Check returns an error unless the kernel can compute the product of the given
-// sizes and row strides, all counted in elements.
-func (g GEMM) Check(m, n, k, ldc, lda, ldb int) error {
-	switch {
-	case m < 1 || n < 1 || k < 0:
-		return fmt.Errorf("%s: M = %d, N = %d, K = %d: M and N must be at least 1, K at least 0", g.Entry, m, n, k)
-	case ldc < n || lda < k || ldb < k:
-		return fmt.Errorf("%s: ldc = %d, lda = %d, ldb = %d: a row stride is smaller than its row (N = %d, K = %d)",
-			g.Entry, ldc, lda, ldb, n, k)
-	case lda%8 != 0 || ldb%8 != 0:
-		return fmt.Errorf("%s: lda = %d, ldb = %d: must be multiples of 8 (rows start at 16-byte boundaries)",
-			g.Entry, lda, ldb)
-	case max(m, n, k, ldc, lda, ldb) > math.MaxInt32-256 || tiles(m, g.TileM) > math.MaxInt32/tiles(n, g.TileN)/8:
-		return fmt.Errorf("%s: M = %d, N = %d, K = %d, ldc = %d, lda = %d, ldb = %d: a size is too large",
-			g.Entry, m, n, k, ldc, lda, ldb)
-	}
-	return nil
-}
+// The element types.
+const (
+	F32 Type = iota
+	BF16
+)
 
 func tiles(n, tile int) int { return (n + tile - 1) / tile }

@@ -2,11 +2,9 @@ package kernels
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -16,7 +14,7 @@ import (
 )
 
 func allSpecs() []Spec {
-	return []Spec{GEMMBF16F32().Spec, GEMMBF16BF16().Spec}
+	return ProductSpecs()
 }
 
 func TestPTXIsFresh(t *testing.T) {
@@ -88,52 +86,6 @@ func TestSpecsAgreeWithPTX(t *testing.T) {
 			}
 			require.LessOrEqual(t, s.Shared, limit)
 		})
-	}
-}
-
-func TestGEMMSpecAgreesWithSource(t *testing.T) {
-	src, err := os.ReadFile("gemm_bf16.cu")
-	require.NoError(t, err)
-	constant := func(name string) int {
-		m := regexp.MustCompile(`\b` + name + ` = (\d+)`).FindSubmatch(src)
-		require.NotNil(t, m, name)
-		v, err := strconv.Atoi(string(m[1]))
-		require.NoError(t, err)
-		return v
-	}
-	for _, g := range []GEMM{GEMMBF16F32(), GEMMBF16BF16()} {
-		require.Equal(t, constant("kTileM"), g.TileM)
-		require.Equal(t, constant("kTileN"), g.TileN)
-		require.Equal(t, constant("kTileK"), g.TileK)
-		require.Equal(t, constant("kStages"), g.Stages)
-		require.Equal(t, constant("kThreads"), g.Block)
-		require.Equal(t, g.Stages*(g.TileM+g.TileN)*g.TileK*2, g.Shared)
-		require.Contains(t, string(src), fmt.Sprintf("%d bytes of", g.Shared), "the header comment states it too")
-	}
-}
-
-func TestGEMMGridAndCheck(t *testing.T) {
-	g := GEMMBF16F32()
-	require.Equal(t, 1, g.Grid(1, 1))
-	require.Equal(t, 1, g.Grid(128, 128))
-	require.Equal(t, 6, g.Grid(129, 257))
-	require.NoError(t, g.Check(1, 1, 0, 1, 0, 0))
-	require.NoError(t, g.Check(8192, 151936, 8192, 151936, 8192, 8192))
-	for _, bad := range []struct {
-		args [6]int
-		says string
-	}{
-		{[6]int{0, 1, 8, 1, 8, 8}, "M = 0"},
-		{[6]int{1, 1, -1, 1, 8, 8}, "K = -1"},
-		{[6]int{1, 9, 8, 8, 8, 8}, "ldc = 8"},
-		{[6]int{1, 1, 9, 1, 8, 16}, "lda = 8"},
-		{[6]int{1, 1, 9, 1, 12, 16}, "multiples of 8"},
-		{[6]int{1, 1, 9, 1, 16, 12}, "multiples of 8"},
-		{[6]int{math.MaxInt32, 1, 8, 1, 8, 8}, "too large"},
-		{[6]int{1 << 30, 1 << 30, 8, 1 << 30, 8, 8}, "too large"},
-	} {
-		a := bad.args
-		require.ErrorContains(t, g.Check(a[0], a[1], a[2], a[3], a[4], a[5]), bad.says)
 	}
 }
 

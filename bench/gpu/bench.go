@@ -10,49 +10,40 @@ import (
 	"github.com/updraft-ml/updraft/kernels"
 )
 
-// kernel is a GEMM that is loaded.
+// kernel is a product Y = X·Wᵀ in bf16 with a result of one type.
 type kernel struct {
-	spec kernels.GEMM
-	fn   *cuda.Function
+	name   string
+	result kernels.Type
+	size   int // bytes of an element of the result
 }
 
 // bench holds what all checks and timings use.
 type bench struct {
-	dev     *cuda.Device
-	stream  *cuda.Stream
-	modules []*cuda.Module
-	kernels []kernel
+	dev       *cuda.Device
+	stream    *cuda.Stream
+	chip      kernels.Chip
+	modules   map[string]*cuda.Module
+	functions map[string]*cuda.Function
+	kernels   []kernel
 }
 
 func newBench(dev *cuda.Device) (*bench, error) {
-	b := &bench{dev: dev}
-	fail := func(err error) (*bench, error) { return nil, errors.Join(err, b.close()) }
 	info := dev.Info()
-	for _, spec := range []kernels.GEMM{kernels.GEMMBF16F32(), kernels.GEMMBF16BF16()} {
-		have := kernels.Arch{Major: info.Major, Minor: info.Minor}
-		if !have.AtLeast(spec.Arch) {
-			return fail(fmt.Errorf("%s has compute capability %d.%d; the kernels need %d.%d or later (Ampere)",
-				info.Name, info.Major, info.Minor, spec.Arch.Major, spec.Arch.Minor))
+	b := &bench{
+		dev:     dev,
+		chip:    kernels.Chip{Arch: kernels.Arch{Major: info.Major, Minor: info.Minor}, SMs: info.SMs},
+		modules: map[string]*cuda.Module{}, functions: map[string]*cuda.Function{},
+		kernels: []kernel{{"gemm_bf16_f32", kernels.F32, 4}, {"gemm_bf16_bf16", kernels.BF16, 2}},
+	}
+	for _, spec := range kernels.ProductSpecs() {
+		if !b.chip.Arch.AtLeast(spec.Arch) {
+			return nil, fmt.Errorf("%s has compute capability %d.%d; the kernels need %d.%d or later (Ampere)",
+				info.Name, info.Major, info.Minor, spec.Arch.Major, spec.Arch.Minor)
 		}
-		mod, err := dev.LoadModule(spec.Module, spec.PTX)
-		if err != nil {
-			return fail(err)
-		}
-		b.modules = append(b.modules, mod)
-		fn, err := mod.Function(spec.Entry, spec.Params)
-		if err != nil {
-			return fail(err)
-		}
-		if err := fn.AllowShared(spec.Shared); err != nil {
-			return fail(err)
-		}
-		b.kernels = append(b.kernels, kernel{spec, fn})
 	}
 	var err error
-	if b.stream, err = dev.NewStream(); err != nil {
-		return fail(err)
-	}
-	return b, nil
+	b.stream, err = dev.NewStream()
+	return b, err
 }
 
 func (b *bench) close() error {
@@ -66,29 +57,70 @@ func (b *bench) close() error {
 	return errors.Join(errs...)
 }
 
-// functions reports what the driver's compiler made of the kernels.
-func (b *bench) functions() map[string]functionReport {
+// function loads an entry point.
+func (b *bench) function(spec *kernels.Spec) (*cuda.Function, error) {
+	if f := b.functions[spec.Entry]; f != nil {
+		return f, nil
+	}
+	mod := b.modules[spec.Module]
+	if mod == nil {
+		var err error
+		if mod, err = b.dev.LoadModule(spec.Module, spec.PTX); err != nil {
+			return nil, err
+		}
+		b.modules[spec.Module] = mod
+	}
+	f, err := mod.Function(spec.Entry, spec.Params)
+	if err != nil {
+		return nil, err
+	}
+	b.functions[spec.Entry] = f
+	return f, f.AllowShared(spec.Shared)
+}
+
+// reportFunctions says what the driver's compiler made of the kernels.
+func (b *bench) reportFunctions() map[string]functionReport {
 	m := map[string]functionReport{}
-	for _, k := range b.kernels {
-		info, err := k.fn.Info()
+	for _, spec := range kernels.ProductSpecs() {
+		f, err := b.function(&spec)
+		if err != nil {
+			continue // a check or a timing that needs it says so
+		}
+		info, err := f.Info()
 		if err != nil {
 			continue // an older driver may not tell; nothing depends on it
 		}
-		blocks, _ := k.fn.BlocksPerSM(k.spec.Block, k.spec.Shared)
-		m[k.spec.Entry] = functionReport{FunctionInfo: info, BlocksPerSM: blocks}
+		blocks, _ := f.BlocksPerSM(spec.Block, spec.Shared)
+		m[spec.Entry] = functionReport{FunctionInfo: info, BlocksPerSM: blocks}
 	}
 	return m
 }
 
 // launch issues C = A·Bᵀ on packed or padded operands at offsets in buffers.
 func (b *bench) launch(k kernel, args *cuda.Args, c, x, y *cuda.Buffer, cOff int, m, n, kk, ldc, lda, ldb int) error {
-	if err := k.spec.Check(m, n, kk, ldc, lda, ldb); err != nil {
+	p := kernels.Product{
+		Op: kernels.Forward, Factors: kernels.BF16, Result: k.result, M: m, N: n, K: kk,
+		A: kernels.Matrix{Addr: x.Ptr(0), Stride: lda}, B: kernels.Matrix{Addr: y.Ptr(0), Stride: ldb},
+		C: kernels.Matrix{Addr: c.Ptr(cOff), Stride: ldc},
+	}
+	l, err := p.Plan(b.chip)
+	if err != nil {
 		return err
 	}
-	args.Reset().Buffer(c, cOff).Buffer(x, 0).Buffer(y, 0).
-		Int32(int32(m)).Int32(int32(n)).Int32(int32(kk)).Int32(int32(ldc)).Int32(int32(lda)).Int32(int32(ldb))
-	return b.stream.Launch(k.fn, cuda.LaunchConfig{
-		Grid: [3]int{k.spec.Grid(m, n)}, Block: [3]int{k.spec.Block}, Shared: k.spec.Shared,
+	f, err := b.function(l.Spec)
+	if err != nil {
+		return err
+	}
+	args.Reset()
+	for i, kind := range l.Spec.Params {
+		if kind == 'p' {
+			args.Pointer(l.Args[i])
+		} else {
+			args.Int32(int32(l.Args[i]))
+		}
+	}
+	return b.stream.Launch(f, cuda.LaunchConfig{
+		Grid: [3]int{l.Grid}, Block: [3]int{l.Spec.Block}, Shared: l.Spec.Shared,
 	}, args)
 }
 

@@ -57,7 +57,7 @@ func (b *bench) checkAll(quick bool, r *report, w io.Writer) error {
 }
 
 func (b *bench) check(k kernel, s checkShape) checkReport {
-	c := checkReport{Entry: k.spec.Entry, M: s.m, N: s.n, K: s.k, Pad: s.pad}
+	c := checkReport{Entry: k.name, M: s.m, N: s.n, K: s.k, Pad: s.pad}
 	var err error
 	if c.Compared, c.Worst, err = b.compare(k, s); err != nil {
 		c.Error = err.Error()
@@ -82,7 +82,7 @@ func (b *bench) compare(k kernel, s checkShape) (compared int, worst float64, er
 		return 0, 0, err
 	}
 	defer free(dy)
-	size := k.spec.OutBytes
+	size := k.size
 	dc, err := b.dev.Alloc(2*guard + s.m*ldc*size)
 	if err != nil {
 		return 0, 0, err

@@ -81,7 +81,7 @@ func run(o options, w io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	r.Functions = b.functions()
+	r.Functions = b.reportFunctions()
 
 	failed := b.checkAll(o.quick, r, w)
 	if failed == nil && !o.checkOnly {

@@ -51,10 +51,10 @@ func (b *bench) timeAll(quick bool, peer peerFile, r *report, w io.Writer) error
 		for _, k := range b.kernels {
 			t, err := b.time(k, s)
 			if err != nil {
-				return fmt.Errorf("timing %s %s: %w", k.spec.Entry, s.Name, err)
+				return fmt.Errorf("timing %s %s: %w", k.name, s.Name, err)
 			}
 			// The peer's result is bf16, so only the same is compared.
-			if p, ok := peer.Microseconds[s.Name]; ok && k.spec.OutBytes == 2 {
+			if p, ok := peer.Microseconds[s.Name]; ok && k.size == 2 {
 				t.PeerMicroseconds = p
 				t.PeerTFLOPS = tflops(s, p)
 				t.Ratio = p / t.Microseconds
@@ -73,9 +73,9 @@ func tflops(s shape, microseconds float64) float64 {
 // time measures one kernel on one shape by events around many launches, which
 // walk through copies of the operands that together exceed L2.
 func (b *bench) time(k kernel, s shape) (t timingReport, err error) {
-	t = timingReport{Entry: k.spec.Entry, shape: s}
+	t = timingReport{Entry: k.name, shape: s}
 	free := func(c interface{ Free() error }) { err = errors.Join(err, c.Free()) }
-	size := 2*(s.M+s.N)*s.K + k.spec.OutBytes*s.M*s.N
+	size := 2*(s.M+s.N)*s.K + k.size*s.M*s.N
 	copies := min(max(l2Turns*b.dev.Info().L2/size, 1)+1, 256)
 	type operands struct{ c, x, y *cuda.Buffer }
 	r := rand.New(rand.NewPCG(1, 1))
@@ -91,7 +91,7 @@ func (b *bench) time(k kernel, s shape) (t timingReport, err error) {
 			return t, err
 		}
 		defer free(o.y)
-		if o.c, err = b.dev.Alloc(k.spec.OutBytes * s.M * s.N); err != nil {
+		if o.c, err = b.dev.Alloc(k.size * s.M * s.N); err != nil {
 			return t, err
 		}
 		defer free(o.c)

@@ -249,12 +249,12 @@ int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, un
     o[2] = *(float *)params[3];
     return 0;
   }
-  if (!strncmp(f->name, "gemm_bf16_", 10)) {
-    int narrow = !strcmp(f->name, "gemm_bf16_bf16");
+  if (!strncmp(f->name, "gemm_bf16_nt_", 13)) { /* without bias and addend */
+    int narrow = *(int *)params[12];
     void *C = *(void **)params[0];
     uint16_t *A = *(uint16_t **)params[1], *B = *(uint16_t **)params[2];
     int v[6];
-    for (int i = 0; i < 6; i++) v[i] = *(int *)params[3 + i];
+    for (int i = 0; i < 6; i++) v[i] = *(int *)params[5 + i];
     for (int m = 0; m < v[0]; m++) {
       for (int n = 0; n < v[1]; n++) {
         float sum = 0;

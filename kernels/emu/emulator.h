@@ -7,7 +7,7 @@
 
 #include "emu/machine.h"
 
-#define DEVICE static inline __attribute__((always_inline))
+#define DEVICE inline __attribute__((always_inline))
 
 #ifdef UPDRAFT_SM90A
 #define UPDRAFT_SHARED_BASE 2048

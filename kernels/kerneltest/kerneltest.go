@@ -169,6 +169,9 @@ type Buffer struct {
 // At returns the buffer from a byte offset on, as an argument of Launch.
 func (b *Buffer) At(offset int) *Buffer { return &Buffer{memory: b.memory, offset: b.offset + offset} }
 
+// Addr returns the buffer's address, for plans of launches.
+func (b *Buffer) Addr() uint64 { return b.memory.Ptr(b.offset) }
+
 // In makes a buffer with the contents of slice, a []T of a fixed-size T. A launch
 // that changes it is an error.
 func In[T cuda.Scalar](d *Device, slice []T) *Buffer {
@@ -204,9 +207,19 @@ func Values[T cuda.Scalar](d *Device, b *Buffer) []T {
 	return v
 }
 
+// LaunchPlanned is Launch for a planned launch.
+func (d *Device) LaunchPlanned(l kernels.Launch) error {
+	d.t.Helper()
+	var arguments []any
+	for i := range l.Spec.Params {
+		arguments = append(arguments, l.Args[i])
+	}
+	return d.Launch(*l.Spec, [3]int{l.Grid}, arguments...)
+}
+
 // Launch runs an entry point and waits for it. Arguments are *Buffer (nil: a null
-// pointer), int, int32, int64, uint64, float32 or float64, converted to what
-// s.Params says. It returns what the kernel did wrong.
+// pointer), int, int32, int64, uint64 (an address too), float32 or float64,
+// converted to what s.Params says. It returns what the kernel did wrong.
 func (d *Device) Launch(s kernels.Spec, grid [3]int, arguments ...any) error {
 	d.t.Helper()
 	f := d.function(s)
@@ -268,7 +281,11 @@ func (d *Device) argument(a *cuda.Args, s kernels.Spec, i int, x any) {
 	case int64:
 		integer(v)
 	case uint64:
-		integer(int64(v))
+		if s.Params[i] == 'p' {
+			a.Pointer(v)
+		} else {
+			integer(int64(v))
+		}
 	case float32:
 		a.Float32(v)
 	case float64:
