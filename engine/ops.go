@@ -44,7 +44,7 @@ type RMSNormArgs struct {
 //
 // DX may be DY where Accumulate is false and their types are equal.
 type RMSNormBackwardArgs struct {
-	DX         Tensor // [T, Groups*D] F32, or A where Accumulate is false
+	DX         Tensor // [T, Groups*D] X's type; F32 where Accumulate is true
 	DW         Tensor // [D]; absent: not wanted
 	DY         Tensor // [T, Groups*D] A
 	X          Tensor // [T, Groups*D] F32 or A

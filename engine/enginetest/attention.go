@@ -17,7 +17,15 @@ func (h heads) String() string { return fmt.Sprintf("H=%d,KV=%d,D=%d", h.h, h.kv
 
 func (h heads) scale() float32 { return float32(1 / math.Sqrt(float64(h.d))) }
 
-var headShapes = []heads{{1, 1, 16}, {2, 1, 32}, {4, 1, 16}, {4, 2, 64}, {3, 3, 32}, {2, 2, 128}, {8, 2, 16}, {4, 1, 128}}
+var headShapes = []heads{{1, 1, 16}, {2, 1, 32}, {4, 1, 16}, {4, 2, 64}, {3, 3, 32}, {2, 2, 128}, {8, 2, 16}, {4, 1, 128}, {3, 1, 96}}
+
+// headsFor chooses a shape for a packing: a small one where it is long.
+func headsFor(p *engine.Packing, i int) heads {
+	if p.Rows > 200 {
+		return []heads{{2, 1, 64}, {1, 1, 128}, {2, 2, 16}}[i%3]
+	}
+	return headShapes[i%len(headShapes)]
+}
 
 // group is a prompt and the lengths of the responses that share it.
 type group struct {
@@ -75,18 +83,23 @@ type namedPacking struct {
 	p    *engine.Packing
 }
 
-// packings: single segments around the split, prompts shorter than, equal to
-// and longer than a page, several groups, and a prefix that is only the head
-// of its prompt.
+// packings: single segments around the page, prompts shorter than, equal to and
+// longer than a page, several groups, a prefix that is only the head of its
+// prompt; and some around 256 keys, a likely size of a larger split.
 func packings() (out []namedPacking) {
-	for _, n := range []int{1, 2, 31, 32, 33, 64, 65, 100} {
+	for _, n := range []int{1, 2, 31, 32, 33, 64, 65, 100, 257, 300} {
 		out = append(out, namedPacking{fmt.Sprintf("one segment of %d", n),
 			&engine.Packing{Rows: n, Segments: []engine.Segment{{Len: n}}}})
 	}
 	for _, n := range []int{1, 5, 31, 32, 33, 64, 70} {
 		out = append(out, namedPacking{fmt.Sprintf("prompt of %d shared", n), pack([]group{{n, []int{3, 1, 40, 33}}}, true)})
 	}
-	out = append(out, namedPacking{"several groups", pack([]group{{7, []int{4, 9}}, {33, []int{1, 32, 5}}, {10, nil}}, true)})
+	out = append(out,
+		namedPacking{"prompt of 255 shared", pack([]group{{255, []int{1, 3}}}, true)},
+		namedPacking{"prompt of 270 shared", pack([]group{{270, []int{5, 17}}, {3, []int{2}}}, true)},
+		namedPacking{"prompt of 20 shared by a long response", pack([]group{{20, []int{250, 4}}}, true)},
+		namedPacking{"several groups", pack([]group{{7, []int{4, 9}}, {33, []int{1, 32, 5}}, {10, nil}}, true)},
+	)
 	for i := range 6 {
 		rng := rand.New(rand.NewPCG(uint64(i), 3))
 		gs := make([]group, 1+rng.IntN(4))
@@ -106,18 +119,26 @@ func packings() (out []namedPacking) {
 	}}})
 }
 
-func attentionChecks() (checks []Check) {
+// pairs counts the queries and the keys that they see.
+func (p namedPacking) pairs() (n int) {
+	for _, s := range p.p.Segments {
+		n += s.Len*s.PrefixLen + s.Len*(s.Len+1)/2
+	}
+	return n
+}
+
+func attentionChecks() (checks list) {
 	for i, p := range packings() {
 		for j := range 2 {
-			h := headShapes[(i*2+j)%len(headShapes)]
-			checks = append(checks, Check{"Attention", p.name + "/" + h.String(), withLayout(i+j, func(e *env) error {
+			h := headsFor(p.p, i*2+j)
+			checks.add("Attention", p.name, h.String(), p.pairs()*h.h*h.d, i+j, func(e *env) error {
 				return attention(e, p.p, h, (i+j)%3 != 0)
-			})})
+			})
 		}
 	}
-	return append(checks,
-		Check{"Attention", "packing is copied at the call", attentionCopiesPacking},
-		Check{"Attention", "large scores", largeScores})
+	checks.one("Attention", "packing is copied at the call", attentionCopiesPacking)
+	checks.one("Attention", "large scores", largeScores)
+	return checks
 }
 
 type attentionInputs struct{ q, k, v *block }
@@ -136,14 +157,14 @@ func attention(e *env, p *engine.Packing, h heads, keepLSE bool) error {
 	a := in.args(o, h, p)
 	var lse *block
 	if keepLSE {
-		lse = e.out("LSE", p.Rows, h.h)
+		lse = e.outF32("LSE", p.Rows, h.h)
 		a.LSE = lse.Tensor
 	}
 	e.Attention(a)
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	wantO, wantL := expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, float64(a.Scale), p)
+	wantO, wantL := e.expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, float64(a.Scale), p)
 	if err := o.near(wantO); err != nil {
 		return err
 	}
@@ -165,7 +186,7 @@ func attentionCopiesPacking(e *env) error {
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	want, _ := expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, float64(h.scale()), p)
+	want, _ := e.expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, float64(h.scale()), p)
 	return o.near(want)
 }
 
@@ -186,28 +207,29 @@ func largeScores(e *env) error {
 	}
 	in := attentionInputs{e.data("Q", n, h.h*h.d, qs), e.data("K", n, h.kv*h.d, kv), e.in("V", n, h.kv*h.d)}
 	p := &engine.Packing{Rows: n, Segments: []engine.Segment{{Len: n}}}
-	o, lse := e.out("O", n, h.h*h.d), e.out("LSE", n, h.h)
+	o, lse := e.out("O", n, h.h*h.d), e.outF32("LSE", n, h.h)
 	a := in.args(o, h, p)
 	a.Scale, a.LSE = 1, lse.Tensor
 	e.Attention(a)
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	wantO, wantL := expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, 1, p)
+	wantO, wantL := e.expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, 1, p)
 	if err := o.near(wantO); err != nil {
 		return err
 	}
 	return lse.near(wantL)
 }
 
-func attentionBackwardChecks() (checks []Check) {
+func attentionBackwardChecks() (checks list) {
 	for i, p := range packings() {
-		h := headShapes[i%len(headShapes)]
-		checks = append(checks, Check{"AttentionBackward", p.name + "/" + h.String(), withLayout(i, func(e *env) error {
+		h := headsFor(p.p, i)
+		checks.add("AttentionBackward", p.name, h.String(), p.pairs()*h.h*h.d, i, func(e *env) error {
 			return attentionBackward(e, p.p, h)
-		})})
+		})
 	}
-	return append(checks, Check{"AttentionBackward", "sharing a prompt gives the same gradients", sharedGradients})
+	checks.one("AttentionBackward", "sharing a prompt gives the same gradients", sharedGradients)
+	return checks
 }
 
 func attentionBackward(e *env, p *engine.Packing, h heads) error {
@@ -215,7 +237,7 @@ func attentionBackward(e *env, p *engine.Packing, h heads) error {
 	do := e.in("DO", p.Rows, h.h*h.d)
 	scale := float64(h.scale())
 	wo, wl := ref.Attention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, scale, p)
-	o, lse := e.data("O", p.Rows, h.h*h.d, toF32(wo.V)), e.data("LSE", p.Rows, h.h, toF32(wl.V))
+	o, lse := e.data("O", p.Rows, h.h*h.d, toF32(wo.V)), e.dataF32("LSE", p.Rows, h.h, toF32(wl.V))
 	dq, dk, dv := e.out("DQ", p.Rows, h.h*h.d), e.out("DK", p.Rows, h.kv*h.d), e.out("DV", p.Rows, h.kv*h.d)
 	e.AttentionBackward(engine.AttentionBackwardArgs{
 		DQ: dq.Tensor, DK: dk.Tensor, DV: dv.Tensor, DO: do.Tensor, Q: in.q.Tensor, O: o.Tensor,
@@ -224,7 +246,7 @@ func attentionBackward(e *env, p *engine.Packing, h heads) error {
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	wq, wk, wv := expectAttentionBackward(do.mat(), in.q.mat(), in.k.mat(), in.v.mat(), o.mat(), lse.mat(), h.d, scale, p)
+	wq, wk, wv := e.expectAttentionBackward(do.mat(), in.q.mat(), in.k.mat(), in.v.mat(), o.mat(), lse.mat(), h.d, scale, p)
 	if err := dq.near(wq); err != nil {
 		return err
 	}
@@ -272,7 +294,7 @@ func sharedGradientsOf(e *env, groups []group, h heads) error {
 	}
 	type side struct{ o, lse, dq, dk, dv *block }
 	run := func(in attentionInputs, do *block, p *engine.Packing) side {
-		s := side{e.out("O", p.Rows, h.h*h.d), e.out("LSE", p.Rows, h.h),
+		s := side{e.out("O", p.Rows, h.h*h.d), e.outF32("LSE", p.Rows, h.h),
 			e.out("DQ", p.Rows, h.h*h.d), e.out("DK", p.Rows, h.kv*h.d), e.out("DV", p.Rows, h.kv*h.d)}
 		a := in.args(s.o, h, p)
 		a.LSE = s.lse.Tensor
@@ -294,7 +316,7 @@ func sharedGradientsOf(e *env, groups []group, h heads) error {
 	if err := b.lse.same("unshared and shared forward", toF32(rowsOf(a.lse.matAfter(), copies).V)); err != nil {
 		return err
 	}
-	wq, wk, wv := expectAttentionBackward(do.mat(), in.q.mat(), in.k.mat(), in.v.mat(),
+	wq, wk, wv := e.expectAttentionBackward(do.mat(), in.q.mat(), in.k.mat(), in.v.mat(),
 		a.o.matAfter(), a.lse.matAfter(), h.d, float64(h.scale()), ps)
 	fold := func(b *block, want expected) error {
 		m := b.matAfter()

@@ -16,7 +16,7 @@ func Bench(b *testing.B, open func(t testing.TB) engine.Backend) {
 	for _, c := range benchmarks() {
 		b.Run(c.name, func(b *testing.B) {
 			be := open(b)
-			e := newEnv(be)
+			e := newEnv(be, engine.F32, false)
 			run := c.setup(e)
 			run() // memory that is made on first use is not measured
 			if err := be.Sync(); err != nil {

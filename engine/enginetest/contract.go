@@ -11,30 +11,46 @@ import (
 
 // contractChecks hold the backend to points 1 to 3 of the numerical contract in
 // package engine: bits, not tolerances.
-func contractChecks() (checks []Check) {
-	for _, s := range [][3]int{{40, 33, 50}, {7, 300, 9}, {33, 64, 100}} {
+func contractChecks() (checks list) {
+	for _, s := range [][3]int{{40, 33, 50}, {7, 300, 9}, {33, 64, 100}, {150, 40, 20}} {
 		t, k, n := s[0], s[1], s[2]
-		checks = append(checks, Check{"BatchInvariance", fmt.Sprintf("Linear/T=%d,K=%d,N=%d", t, k, n),
-			func(e *env) error { return linearInvariant(e, t, k, n) }})
+		checks.add("BatchInvariance", "Linear", fmt.Sprintf("T=%d,K=%d,N=%d", t, k, n), t*k*n, 0,
+			func(e *env) error { return linearInvariant(e, t, k, n) })
 	}
 	for i, h := range headShapes {
-		checks = append(checks,
-			Check{"BatchInvariance", "Attention/" + h.String(), func(e *env) error { return attentionInvariant(e, h) }},
-			Check{"AttentionBits", "decode equals packed, token by token/" + h.String(), func(e *env) error { return decodeBits(e, h) }},
-			Check{"AttentionBits", "decode of a group equals packed with sharing/" + h.String(),
-				func(e *env) error { return groupDecodeBits(e, []int{5, 32, 45, 64, 31}[i%5], h) }})
+		at := func(op, kind string, work int, run func(*env) error) {
+			checks.add(op, kind, h.String(), work*h.h*h.d, i, run)
+		}
+		at("BatchInvariance", "Attention", 3000, func(e *env) error { return attentionInvariant(e, h) })
+		at("AttentionBits", "decode equals packed, token by token", 3000, func(e *env) error { return decodeBits(e, h, 0, pick(e, 100, 40)) })
+		at("AttentionBits", "decode of a group equals packed with sharing", 3000,
+			func(e *env) error { return groupDecodeBits(e, []int{5, 32, 45, 64, 31}[i%5], pick(e, 35, 6), h) })
+	}
+	// Around 256 keys, a likely size of a larger split.
+	long := heads{4, 2, 64}
+	checks.one("AttentionBits", "decode equals packed over a long prompt", func(e *env) error { return decodeBits(e, long, 250, 10) })
+	for _, n := range []int{250, 256, 300} {
+		checks.one("AttentionBits", fmt.Sprintf("decode of a group over a long prompt of %d", n), func(e *env) error { return groupDecodeBits(e, n, 8, long) })
 	}
 	for _, v := range []int{40, engine.VocabChunk, 9001} {
-		checks = append(checks,
-			Check{"LogProbBits", fmt.Sprintf("Sample equals LogProb/V=%d", v), func(e *env) error { return logProbBits(e, v) }},
-			Check{"BatchInvariance", fmt.Sprintf("LogProb/V=%d", v), func(e *env) error { return logProbInvariant(e, v) }},
-			Check{"BatchInvariance", fmt.Sprintf("Sample/V=%d", v), func(e *env) error { return sampleInvariant(e, v) }})
+		at := fmt.Sprintf("V=%d", v)
+		checks.add("LogProbBits", "Sample equals LogProb", at, 600*v, 0, func(e *env) error { return logProbBits(e, v) })
+		checks.add("BatchInvariance", "LogProb", at, 200*v, 0, func(e *env) error { return logProbInvariant(e, v) })
 	}
-	return append(checks,
-		Check{"BatchInvariance", "elementwise", elementwiseInvariant},
-		Check{"BatchInvariance", "decoding", decodingInvariant},
-		Check{"Determinism", "every operation twice", everythingTwice},
-	)
+	// Two chunks are the least that a merge can go wrong in.
+	checks.one("LogProbBits", "Sample equals LogProb over two chunks", func(e *env) error { return logProbBits(e, engine.VocabChunk+77) })
+	checks.one("BatchInvariance", "elementwise", elementwiseInvariant)
+	checks.one("BatchInvariance", "decoding", decodingInvariant)
+	checks.one("Determinism", "every operation twice", everythingTwice)
+	return checks
+}
+
+// sampleContractChecks: sampling is in float32 at any precision.
+func sampleContractChecks() (checks list) {
+	for _, v := range []int{40, engine.VocabChunk, 9001} {
+		checks.add("BatchInvariance", "Sample", fmt.Sprintf("V=%d", v), 18*v, 0, func(e *env) error { return sampleInvariant(e, v) })
+	}
+	return checks
 }
 
 // subsets are the batches in which rows of a batch of n are computed again:
@@ -93,10 +109,10 @@ func linearInvariant(e *env, t, k, n int) error {
 	_, w := e.weight("W", n, k)
 	bias, residual := e.vec("Bias", e.normal(n, 1)), toMat(t, n, e.normal(t*n, 1))
 	return e.invariant(toMat(t, k, e.normal(t*k, 1)), func(x *block, rows []int) []*block {
-		y, z := e.out("Y", x.Rows, n), e.out("Y with bias and residual", x.Rows, n)
+		y, z := e.out("Y", x.Rows, n), e.outF32("Y with bias and residual", x.Rows, n)
 		r := rowsOf(residual, rows)
 		e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
-		e.Linear(engine.LinearArgs{Y: z.Tensor, X: x.Tensor, W: w, Bias: bias.Tensor, Residual: e.data("R", r.Rows, r.Cols, toF32(r.V)).Tensor})
+		e.Linear(engine.LinearArgs{Y: z.Tensor, X: x.Tensor, W: w, Bias: bias.Tensor, Residual: e.dataF32("R", r.Rows, r.Cols, toF32(r.V)).Tensor})
 		return []*block{y, z}
 	})
 }
@@ -105,9 +121,9 @@ func elementwiseInvariant(e *env) error {
 	const t, c = 13, 36
 	w := e.vec("W", e.normal(c/2, 1))
 	cs, sn := ropeTables(t, 12)
-	cos, sin := e.data("cos", t, 6, cs), e.data("sin", t, 6, sn)
+	cos, sin := e.dataF32("cos", t, 6, cs), e.dataF32("sin", t, 6, sn)
 	return e.invariant(toMat(t, c, e.normal(t*c, 1)), func(x *block, rows []int) []*block {
-		y, rstd, s, r := e.out("norm", x.Rows, c), e.out("rstd", x.Rows, 2), e.out("swiglu", x.Rows, c/2), e.out("rope", x.Rows, c)
+		y, rstd, s, r := e.out("norm", x.Rows, c), e.outF32("rstd", x.Rows, 2), e.out("swiglu", x.Rows, c/2), e.out("rope", x.Rows, c)
 		var pos []int32
 		for _, r := range rows {
 			pos = append(pos, int32(r))
@@ -179,7 +195,7 @@ func attentionInvariant(e *env, h heads) error {
 			m = rowsOf(m, rows)
 			return e.data(name, m.Rows, m.Cols, toF32(m.V)).Tensor
 		}
-		o, lse = e.out("O", p.Rows, h.h*h.d), e.out("LSE", p.Rows, h.h)
+		o, lse = e.out("O", p.Rows, h.h*h.d), e.outF32("LSE", p.Rows, h.h)
 		e.Attention(engine.AttentionArgs{O: o.Tensor, LSE: lse.Tensor, Q: put("Q", q), K: put("K", k), V: put("V", v),
 			HeadDim: h.d, Scale: h.scale(), Packing: p})
 		return o, lse
@@ -236,34 +252,36 @@ func attentionInvariant(e *env, h heads) error {
 	return nil
 }
 
-// decodeBits: decoding a sequence token by token from an empty cache gives the
-// bits of packed attention over the whole sequence, next to a row of another
-// length.
-func decodeBits(e *env, h heads) error {
-	const n = 100
-	seqs, pages := e.sequences([]int{0, 40}, n, h)
+// decodeBits: decoding a sequence token by token gives the bits of packed
+// attention over the whole sequence, next to a row of another length. The first
+// prompt positions are in the cache already.
+func decodeBits(e *env, h heads, prompt, steps int) error {
+	n := prompt + steps
+	seqs, pages := e.sequences([]int{prompt, 40}, steps, h)
 	c := e.cache(pages, h)
 	e.prefill(c, seqs)
-	table := e.table(seqs, len(seqs[1].pages))
+	table := e.table(seqs, max(len(seqs[0].pages), len(seqs[1].pages)))
 	in := attentionInputs{e.in("Q", n, h.h*h.d), e.data("K", n, h.kv*h.d, toF32(seqs[0].k.V)), e.data("V", n, h.kv*h.d, toF32(seqs[0].v.V))}
 	o := e.out("O", n, h.h*h.d)
 	e.Attention(in.args(o, h, &engine.Packing{Rows: n, Segments: []engine.Segment{{Len: n}}}))
-	var steps []*block
-	for p := range n {
+	var taken []*block
+	for i := range steps {
+		p := prompt + i
 		two := func(name string, a, b []float64) engine.Tensor {
 			return e.data(name, 2, len(a), toF32(append(slices.Clone(a), b...))).Tensor
 		}
 		d := e.out("O", 2, h.h*h.d)
 		e.DecodeAttention(engine.DecodeAttentionArgs{O: d.Tensor, Cache: c, PageTable: table.Tensor, Scale: h.scale(),
 			Q: two("Q", in.q.mat().Row(p), in.q.mat().Row(0)),
-			K: two("K", seqs[0].k.Row(p), seqs[1].k.Row(40+p)), V: two("V", seqs[0].v.Row(p), seqs[1].v.Row(40+p)),
-			Positions: e.ints("Positions", []int32{int32(p), int32(40 + p)}).Tensor})
-		steps = append(steps, d)
+			K: two("K", seqs[0].k.Row(p), seqs[1].k.Row(40+i)), V: two("V", seqs[0].v.Row(p), seqs[1].v.Row(40+i)),
+			Positions: e.ints("Positions", []int32{int32(p), int32(40 + i)}).Tensor})
+		taken = append(taken, d)
 	}
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	for p, d := range steps {
+	for i, d := range taken {
+		p := prompt + i
 		if err := testx.Identical(d.after()[:h.h*h.d], o.after()[p*h.h*h.d:(p+1)*h.h*h.d]); err != nil {
 			return fmt.Errorf("position %d: decoded against packed: %w", p, err)
 		}
@@ -273,8 +291,8 @@ func decodeBits(e *env, h heads) error {
 
 // groupDecodeBits: several responses decode over the shared pages of one
 // prompt, in one batch; the packed forward shares the prompt's rows.
-func groupDecodeBits(e *env, prompt int, h heads) error {
-	const responses, n = 4, 35
+func groupDecodeBits(e *env, prompt, n int, h heads) error {
+	const responses = 4
 	seqs, pages := e.sequences([]int{prompt, -prompt, -prompt, -prompt}, n, h)
 	c := e.cache(pages, h)
 	e.prefill(c, seqs)
@@ -347,11 +365,11 @@ func logProbBits(e *env, v int) error {
 // decodingInvariant: the rows of a decoding model give the same tokens and bits
 // with other rows, or none, beside them.
 func decodingInvariant(e *env) error {
-	const n = 34
+	n := pick(e, 34, 5)
 	var alone, together trace
 	for _, rows := range []int{1, 6} {
 		// The first row's parameters and weights come from the same seed.
-		sub := newEnv(e.Backend)
+		sub := e.again()
 		m := sub.newMiniModel(6, 64)
 		if rows == 1 {
 			inactive := slices.Repeat([]int32{-1}, 6)
@@ -388,7 +406,7 @@ func decodingInvariant(e *env) error {
 func everythingTwice(e *env) error {
 	var first []*block
 	for run := range 2 {
-		sub := newEnv(e.Backend)
+		sub := e.again()
 		sub.layout = strided
 		if err := everything(sub); err != nil {
 			return err
@@ -425,14 +443,14 @@ func everything(e *env) error {
 	y := e.out("Y", t, 128)
 	e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
 	e.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: e.out("DX", t, c).Tensor, DY: dy.Tensor, W: w})
-	e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: e.inout("DW", 128, c).Tensor, DBias: e.floats("DBias", inplace, dense, 1, 128, e.normal(128, 1)).Tensor,
+	e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: e.inoutF32("DW", 128, c).Tensor, DBias: e.floats("DBias", inplace, dense, 1, 128, e.normal(128, 1)).Tensor,
 		DY: dy.Tensor, X: x.Tensor})
-	g, n := e.vec("G", e.normal(c, 1)), e.out("norm", t, c)
-	rstd := e.out("rstd", t, 1)
-	e.RMSNorm(engine.RMSNormArgs{Y: n.Tensor, X: x.Tensor, W: g.Tensor, Rstd: rstd.Tensor, Groups: 1, Eps: 1e-6})
-	e.RMSNormBackward(engine.RMSNormBackwardArgs{DX: e.inout("DX norm", t, c).Tensor, DW: e.floats("DG", inplace, dense, 1, c, e.normal(c, 1)).Tensor,
-		DY: x.Tensor, X: n.Tensor, W: g.Tensor, Rstd: rstd.Tensor, Groups: 1, Accumulate: true})
-	in, o, lse := e.qkv(t, h), e.out("O", t, h.h*h.d), e.out("LSE", t, h.h)
+	g, n, residual := e.vec("G", e.normal(c, 1)), e.out("norm", t, c), e.dataF32("residual", t, c, e.normal(t*c, 1))
+	rstd := e.outF32("rstd", t, 1)
+	e.RMSNorm(engine.RMSNormArgs{Y: n.Tensor, X: residual.Tensor, W: g.Tensor, Rstd: rstd.Tensor, Groups: 1, Eps: 1e-6})
+	e.RMSNormBackward(engine.RMSNormBackwardArgs{DX: e.inoutF32("DX norm", t, c).Tensor, DW: e.floats("DG", inplace, dense, 1, c, e.normal(c, 1)).Tensor,
+		DY: n.Tensor, X: residual.Tensor, W: g.Tensor, Rstd: rstd.Tensor, Groups: 1, Accumulate: true})
+	in, o, lse := e.qkv(t, h), e.out("O", t, h.h*h.d), e.outF32("LSE", t, h.h)
 	a := in.args(o, h, p)
 	a.LSE = lse.Tensor
 	e.Attention(a)
@@ -445,11 +463,11 @@ func everything(e *env) error {
 	hx, _, hw, targets := e.head(headRows, c, v, 1)
 	logp, entropy, l := e.outVec("LogProb", headRows), e.outVec("Entropy", headRows), e.outVec("LSE head", headRows)
 	e.LogProb(engine.LogProbArgs{X: hx.Tensor, W: hw, Targets: targets.Tensor, LogProb: logp.Tensor, Entropy: entropy.Tensor, LSE: l.Tensor, Scale: 1})
-	e.LogProbBackward(engine.LogProbBackwardArgs{DX: e.out("DX head", headRows, c).Tensor, DW: e.inout("DW head", v, c).Tensor, X: hx.Tensor, W: hw,
+	e.LogProbBackward(engine.LogProbBackwardArgs{DX: e.out("DX head", headRows, c).Tensor, DW: e.inoutF32("DW head", v, c).Tensor, X: hx.Tensor, W: hw,
 		Targets: targets.Tensor, LSE: l.Tensor, Entropy: entropy.Tensor, DLogProb: e.vec("DLogProb", e.normal(headRows, 1)).Tensor,
 		DEntropy: e.vec("DEntropy", e.normal(headRows, 1)).Tensor, Scale: 1})
 	ids := e.ints("ids", someIDs(e, t, 6))
-	e.ScatterAdd(engine.ScatterAddArgs{Table: e.inout("table", 6, c).Tensor, Src: x.Tensor, IDs: ids.Tensor})
+	e.ScatterAdd(engine.ScatterAddArgs{Table: e.inoutF32("table", 6, c).Tensor, Src: residual.Tensor, IDs: ids.Tensor})
 	big := e.vec("big", e.normal(200000, 1))
 	e.SumSquares(engine.SumSquaresArgs{Out: e.outVec("sum", 1).Tensor, X: big.Tensor})
 	vec := func(name string) engine.Tensor { return e.floats(name, inplace, dense, 1, 200000, nil).Tensor }

@@ -24,7 +24,7 @@ func (e *env) cache(pages int, h heads) engine.KVCache {
 	n := pages * engine.PageSize * h.kv * h.d
 	c := engine.KVCache{Pages: pages, KVHeads: h.kv, HeadDim: h.d}
 	for _, b := range []*engine.Buffer{&c.K, &c.V} {
-		buf, err := e.Alloc(engine.F32, n)
+		buf, err := e.Alloc(e.a, n)
 		if err != nil {
 			panic(err)
 		}
@@ -44,8 +44,7 @@ func (e *env) sequences(prompts []int, steps int, h heads) (seqs []*sequence, pa
 		if shared {
 			n = -n
 		}
-		s := &sequence{prompt: n, k: toMat(n+steps, h.kv*h.d, e.normal((n+steps)*h.kv*h.d, 1)),
-			v: toMat(n+steps, h.kv*h.d, e.normal((n+steps)*h.kv*h.d, 1))}
+		s := &sequence{prompt: n, k: e.activations(n+steps, h.kv*h.d, 1), v: e.activations(n+steps, h.kv*h.d, 1)}
 		if shared {
 			prev := seqs[i-1]
 			copy(s.k.V[:n*s.k.Cols], prev.k.V)
@@ -118,7 +117,7 @@ func (e *env) table(seqs []*sequence, width int) *block {
 }
 
 // expectDecode is the attention of the last of n positions.
-func expectDecode(q []float64, s *sequence, n int, h heads, scale float64) expected {
+func (a arith) expectDecode(q []float64, s *sequence, n int, h heads, scale float64) expected {
 	out := expected{make([]float64, len(q)), make([]float64, len(q))}
 	rows := make([]int, n)
 	for i := range rows {
@@ -126,31 +125,32 @@ func expectDecode(q []float64, s *sequence, n int, h heads, scale float64) expec
 	}
 	for i := range h.h {
 		g := i / (h.h / h.kv)
-		sc := scoresOf(q[i*h.d:(i+1)*h.d], keysOf(s.k, rows, g, h.d), scale)
-		for j, val := range keysOf(s.v, rows, g, h.d) {
-			for c := range h.d {
-				out.v[i*h.d+c] += sc.p[j] * val[c]
-				out.err[i*h.d+c] += sc.p[j] * math.Abs(val[c]) * (sc.err[j] + sc.mean + softmaxC(n))
-			}
-		}
+		sc := a.scoresOf(q[i*h.d:(i+1)*h.d], keysOf(s.k, rows, g, h.d), scale)
+		a.weighted(&sc, keysOf(s.v, rows, g, h.d), out.v[i*h.d:(i+1)*h.d], out.err[i*h.d:(i+1)*h.d])
 	}
 	return out
 }
 
-func decodeChecks() (checks []Check) {
-	batches := [][]int{{0}, {1, 0}, {31, 32, 33}, {5, -5, -5, 40}, {32, -32, 0, 70, -70}, {64, -64, -64, -64, 3, 100, -100}, {200}}
+func decodeChecks() (checks list) {
+	batches := [][]int{{0}, {1, 0}, {31, 32, 33}, {5, -5, -5, 40}, {32, -32, 0, 70, -70}, {64, -64, -64, -64, 3, 100, -100}, {200},
+		{254, 3}, {300, -300, -300, 256, -256}, {520}}
 	for i, prompts := range batches {
+		keys := 0
+		for _, n := range prompts {
+			keys += max(n, -n)
+		}
 		for j := range 2 {
 			h := headShapes[(2*i+j)%len(headShapes)]
-			checks = append(checks, Check{"DecodeAttention", fmt.Sprintf("prompts %v/%v", prompts, h),
-				withLayout(i+j, func(e *env) error { return decode(e, prompts, h, 3) })})
+			checks.add("DecodeAttention", fmt.Sprintf("prompts %v", prompts), h.String(), keys*h.h*h.d, i+j,
+				func(e *env) error { return decode(e, prompts, h, 3) })
 		}
 	}
 	many := make([]int, 40)
 	for i := range many {
 		many[i] = i
 	}
-	return append(checks, Check{"DecodeAttention", "batch of 40", func(e *env) error { return decode(e, many, heads{2, 1, 16}, 2) }})
+	checks.one("DecodeAttention", "batch of 40", func(e *env) error { return decode(e, many, heads{2, 1, 16}, 2) })
+	return checks
 }
 
 // decode runs a few steps over sequences that were prefilled with KVWrite. In
@@ -201,7 +201,7 @@ func decode(e *env, prompts []int, h heads, steps int) error {
 		for i, p := range s.at {
 			row := expected{make([]float64, h.h*h.d), make([]float64, h.h*h.d)}
 			if p >= 0 {
-				row = expectDecode(s.q.mat().Row(i), seqs[i], p+1, h, float64(h.scale()))
+				row = e.expectDecode(s.q.mat().Row(i), seqs[i], p+1, h, float64(h.scale()))
 			}
 			want = expected{append(want.v, row.v...), append(want.err, row.err...)}
 		}

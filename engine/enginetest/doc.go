@@ -1,6 +1,7 @@
-// Package enginetest is the conformance suite for engine.Backend, and two
-// backends for tests: NewReference computes in float64, NewDeferred proves of
-// the layers above that they need no host memory.
+// Package enginetest is the conformance suite for engine.Backend, and three
+// backends for tests: NewReference computes and stores in float64, NewRounding
+// computes in float64 and stores in F32 and BF16, NewDeferred proves of the
+// layers above that they need no host memory.
 //
 // A backend's test calls the suite in a line:
 //
@@ -11,6 +12,11 @@
 // Every case is a Check, a function that returns an error, so that the suite's
 // own teeth can be tested: package tests inject one defect at a time into a
 // backend and demand that the named check fails.
+//
+// Run goes through everything at F32 and, where Backend.Precision says that the
+// device can, through all that has matrices or activations once more at BF16.
+// The cases are written once, for whatever types env says weights and
+// activations are of.
 //
 // Where to add a case: each operation has a file (linear.go, norm.go,
 // attention.go, ...) whose xxxChecks function lists its cases; suite.go joins

@@ -11,15 +11,25 @@ import (
 
 var oddSizes = [][2]int{{0, 4}, {1, 1}, {1, 7}, {2, 8}, {3, 9}, {5, 16}, {7, 31}, {16, 33}, {33, 64}, {40, 65}, {2, 1000}, {1, 9001}}
 
-func gatherChecks() (checks []Check) {
+func gatherChecks(w engine.DType) (checks list) {
 	for i, s := range oddSizes {
 		t, c := s[0], s[1]
 		name := fmt.Sprintf("T=%d,C=%d", t, c)
-		checks = append(checks,
-			Check{"Gather", name, withLayout(i, func(e *env) error { return gather(e, t, c, 6) })},
-			Check{"ScatterAdd", name, withLayout(i, func(e *env) error { return scatterAdd(e, t, c, 6) })})
+		checks.add("Gather", "", name, t*c, i, func(e *env) error { return gather(e, e.w, t, c, 6) })
+		if w != engine.F32 {
+			checks.add("Gather", "to float32", name, t*c, i, func(e *env) error { return gather(e, engine.F32, t, c, 6) })
+		}
 	}
-	return append(checks, Check{"ScatterAdd", "in ascending order", scatterInOrder})
+	return checks
+}
+
+func scatterChecks() (checks list) {
+	for i, s := range oddSizes {
+		t, c := s[0], s[1]
+		checks.add("ScatterAdd", "", fmt.Sprintf("T=%d,C=%d", t, c), t*c, i, func(e *env) error { return scatterAdd(e, t, c, 6) })
+	}
+	checks.one("ScatterAdd", "in ascending order", scatterInOrder)
+	return checks
 }
 
 // scatterInOrder: 2⁶⁰, −2⁶⁰ and 1 add up to 1 in this order only.
@@ -31,9 +41,8 @@ func scatterInOrder(e *env) error {
 		src = append(src, slices.Repeat([]float32{[]float32{1 << 60, -1 << 60, 1}[i%3]}, c)...)
 		ids = append(ids, 1)
 	}
-	table := e.data("Table", 2, c, make([]float32, 2*c))
-	table.role = inplace
-	e.ScatterAdd(engine.ScatterAddArgs{Table: table.Tensor, Src: e.data("Src", len(ids), c, src).Tensor, IDs: e.ints("IDs", ids).Tensor})
+	table := e.floats("Table", inplace, e.layout, 2, c, make([]float32, 2*c))
+	e.ScatterAdd(engine.ScatterAddArgs{Table: table.Tensor, Src: e.dataF32("Src", len(ids), c, src).Tensor, IDs: e.ints("IDs", ids).Tensor})
 	if err := e.fetch(); err != nil {
 		return err
 	}
@@ -56,18 +65,18 @@ func someIDs(e *env, t, v int) []int32 {
 	return ids
 }
 
-func gather(e *env, t, c, v int) error {
-	table, ids, dst := e.in("Table", v, c), e.ints("IDs", someIDs(e, t, v)), e.out("Dst", t, c)
-	e.Gather(engine.GatherArgs{Dst: dst.Tensor, Table: table.Tensor, IDs: ids.Tensor})
+func gather(e *env, dst engine.DType, t, c, v int) error {
+	table, ids, out := e.matrix("Table", v, c, e.normal(v*c, 1)), e.ints("IDs", someIDs(e, t, v)), e.outAs(dst, "Dst", t, c)
+	e.Gather(engine.GatherArgs{Dst: out.Tensor, Table: table.Tensor, IDs: ids.Tensor})
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	return dst.exactly(ref.Gather(table.mat(), ids.intsBefore()).V)
+	return out.exactly(ref.Gather(table.mat(), ids.intsBefore()).V)
 }
 
 // scatterAdd: the order of the sum is fixed, so the result is exact.
 func scatterAdd(e *env, t, c, v int) error {
-	table, ids, src := e.inout("Table", v, c), e.ints("IDs", someIDs(e, t, v)), e.in("Src", t, c)
+	table, ids, src := e.inoutF32("Table", v, c), e.ints("IDs", someIDs(e, t, v)), e.dataF32("Src", t, c, e.normal(t*c, 1))
 	e.ScatterAdd(engine.ScatterAddArgs{Table: table.Tensor, Src: src.Tensor, IDs: ids.Tensor})
 	if err := e.fetch(); err != nil {
 		return err
@@ -76,26 +85,32 @@ func scatterAdd(e *env, t, c, v int) error {
 	return table.near(want.plus(table.mat().V, float64(t)))
 }
 
-func normChecks() (checks []Check) {
+func normChecks(w engine.DType) (checks list) {
 	shapes := [][3]int{{0, 1, 4}, {1, 1, 1}, {2, 1, 7}, {3, 1, 8}, {5, 3, 16}, {7, 2, 33}, {4, 4, 64}, {9, 1, 100}, {33, 1, 65}, {2, 1, 4097}, {6, 5, 5}}
 	for i, s := range shapes {
 		t, groups, d := s[0], s[1], s[2]
 		name := fmt.Sprintf("T=%d,groups=%d,D=%d", t, groups, d)
-		add := func(op, name string, run func(*env) error) {
-			checks = append(checks, Check{op, name, withLayout(i, run)})
+		add := func(op, kind string, run func(*env) error) {
+			checks.add(op, kind, name, t*groups*d, i, run)
 		}
-		add("RMSNorm", "plain/"+name, func(e *env) error { return rmsNorm(e, t, groups, d, true, false) })
-		add("RMSNorm", "without Rstd/"+name, func(e *env) error { return rmsNorm(e, t, groups, d, false, false) })
-		add("RMSNorm", "in place/"+name, func(e *env) error { return rmsNorm(e, t, groups, d, i%2 == 0, true) })
-		for _, mode := range []string{"overwrite", "accumulate", "in place", "without DW"} {
-			add("RMSNormBackward", mode+"/"+name, func(e *env) error { return rmsNormBackward(e, t, groups, d, mode) })
+		modes := []string{"overwrite", "accumulate", "in place", "without DW"}
+		add("RMSNorm", "plain", func(e *env) error { return rmsNorm(e, e.a, t, groups, d, true, false) })
+		add("RMSNorm", "without Rstd", func(e *env) error { return rmsNorm(e, e.a, t, groups, d, false, false) })
+		add("RMSNorm", "in place", func(e *env) error { return rmsNorm(e, e.a, t, groups, d, i%2 == 0, true) })
+		if w != engine.F32 {
+			add("RMSNorm", "of float32", func(e *env) error { return rmsNorm(e, engine.F32, t, groups, d, i%2 == 0, false) })
+			modes = append(modes, "activations")
+		}
+		for _, mode := range modes {
+			add("RMSNormBackward", mode, func(e *env) error { return rmsNormBackward(e, t, groups, d, mode) })
 		}
 	}
-	return append(checks, Check{"RMSNorm", "zero row", zeroRow})
+	checks.one("RMSNorm", "zero row", zeroRow)
+	return checks
 }
 
-func rmsNorm(e *env, t, groups, d int, keepRstd, inPlace bool) error {
-	x := e.in("X", t, groups*d)
+func rmsNorm(e *env, of engine.DType, t, groups, d int, keepRstd, inPlace bool) error {
+	x := e.tensor("X", input, of, e.layout, t, groups*d, e.normal(t*groups*d, 1))
 	y := x
 	if inPlace {
 		x.role = inplace
@@ -106,7 +121,7 @@ func rmsNorm(e *env, t, groups, d int, keepRstd, inPlace bool) error {
 	a := engine.RMSNormArgs{Y: y.Tensor, X: x.Tensor, W: w.Tensor, Groups: groups, Eps: 1e-5}
 	var rstd *block
 	if keepRstd {
-		rstd = e.out("Rstd", t, groups)
+		rstd = e.outF32("Rstd", t, groups)
 		a.Rstd = rstd.Tensor
 	}
 	e.RMSNorm(a)
@@ -134,25 +149,30 @@ func zeroRow(e *env) error {
 	return y.exactly(make([]float64, 10))
 }
 
+// rmsNormBackward: X is of the residual stream, float32, or activations.
 func rmsNormBackward(e *env, t, groups, d int, mode string) error {
-	x, dy := e.in("X", t, groups*d), e.in("DY", t, groups*d)
+	of := engine.F32
+	if mode == "in place" || mode == "activations" {
+		of = e.a
+	}
+	x, dy := e.tensor("X", input, of, e.layout, t, groups*d, e.normal(t*groups*d, 1)), e.in("DY", t, groups*d)
 	w := e.vec("W", e.normal(d, 1))
 	_, r := ref.RMSNorm(x.mat(), w.mat().V, groups, 1e-5)
-	rstd := e.data("Rstd", t, groups, toF32(r.V))
+	rstd := e.dataF32("Rstd", t, groups, toF32(r.V))
 	a := engine.RMSNormBackwardArgs{DY: dy.Tensor, X: x.Tensor, W: w.Tensor, Rstd: rstd.Tensor, Groups: groups}
 	var dx *block
 	switch mode {
 	case "accumulate":
-		dx, a.Accumulate = e.inout("DX", t, groups*d), true
+		dx, a.Accumulate = e.inoutF32("DX", t, groups*d), true
 	case "in place":
 		dx, dy.role = dy, inplace
 	default:
-		dx = e.out("DX", t, groups*d)
+		dx = e.outAs(of, "DX", t, groups*d)
 	}
 	a.DX = dx.Tensor
 	var dw *block
 	if mode != "without DW" {
-		dw = e.floats("DW", inplace, layout{off: e.layout.off}, 1, d, e.normal(d, 1))
+		dw = e.inoutVec("DW", d)
 		a.DW = dw.Tensor
 	}
 	e.RMSNormBackward(a)
@@ -181,12 +201,12 @@ func toF32(v []float64) []float32 {
 	return out
 }
 
-func ropeChecks() (checks []Check) {
+func ropeChecks() (checks list) {
 	for i, s := range [][3]int{{0, 1, 4}, {1, 1, 2}, {3, 2, 6}, {5, 3, 16}, {7, 1, 32}, {33, 2, 64}, {2, 4, 128}} {
 		for _, inverse := range []bool{false, true} {
 			t, heads, d := s[0], s[1], s[2]
-			checks = append(checks, Check{"RoPE", fmt.Sprintf("T=%d,heads=%d,D=%d,inverse=%v", t, heads, d, inverse),
-				withLayout(i, func(e *env) error { return rope(e, t, heads, d, inverse) })})
+			checks.add("RoPE", fmt.Sprintf("inverse=%v", inverse), fmt.Sprintf("T=%d,heads=%d,D=%d", t, heads, d), t*heads*d,
+				i, func(e *env) error { return rope(e, t, heads, d, inverse) })
 		}
 	}
 	return checks
@@ -207,7 +227,7 @@ func rope(e *env, t, heads, d int, inverse bool) error {
 	const positions = 50
 	x := e.inout("X", t, heads*d)
 	c, s := ropeTables(positions, d)
-	cos, sin := e.data("Cos", positions, d/2, c), e.data("Sin", positions, d/2, s)
+	cos, sin := e.dataF32("Cos", positions, d/2, c), e.dataF32("Sin", positions, d/2, s)
 	ids := make([]int32, t)
 	for i := range ids {
 		if ids[i] = int32(e.rng.IntN(positions)); i%5 == 3 {
@@ -222,14 +242,13 @@ func rope(e *env, t, heads, d int, inverse bool) error {
 	return x.near(expectRoPE(x.mat(), ids, cos.mat(), sin.mat(), d, inverse))
 }
 
-func swigluChecks() (checks []Check) {
+func swigluChecks() (checks list) {
 	for i, s := range oddSizes {
 		t, f := s[0], s[1]
 		name := fmt.Sprintf("T=%d,F=%d", t, f)
-		checks = append(checks,
-			Check{"SwiGLU", name, withLayout(i, func(e *env) error { return swiglu(e, t, f) })},
-			Check{"SwiGLUBackward", name, withLayout(i, func(e *env) error { return swigluBackward(e, t, f, false) })},
-			Check{"SwiGLUBackward", "in place/" + name, withLayout(i, func(e *env) error { return swigluBackward(e, t, f, true) })})
+		checks.add("SwiGLU", "", name, t*f, i, func(e *env) error { return swiglu(e, t, f) })
+		checks.add("SwiGLUBackward", "", name, t*f, i, func(e *env) error { return swigluBackward(e, t, f, false) })
+		checks.add("SwiGLUBackward", "in place", name, t*f, i, func(e *env) error { return swigluBackward(e, t, f, true) })
 	}
 	return checks
 }

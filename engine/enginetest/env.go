@@ -7,17 +7,20 @@ import (
 	"math/rand/v2"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/internal/ref"
 	"github.com/updraft-ml/updraft/internal/testx"
 )
 
 // Canaries lie around every tensor, between its rows included. They are NaNs,
 // so that reading one shows in a result, with payloads that tell a canary from
-// an element of an output that was never written.
+// an element of an output that was never written. In BF16, where a conversion
+// need not keep a payload, all NaNs count as one.
 const (
 	canaryF32  = 0x7fc0dead
 	unsetF32   = 0x7fc0f00d
 	canaryI32  = -0x5a5a5a5b
+	canaryU8   = 0xa5
 	canaryRoom = 5 // elements before and after a tensor
 )
 
@@ -35,9 +38,11 @@ var (
 
 var layouts = []layout{dense, strided, wide}
 
-// env is one case's view of a backend.
+// env is one case's view of a backend, at one precision.
 type env struct {
 	engine.Backend
+	arith
+	thin   bool // see Thin
 	rng    *rand.Rand
 	layout layout
 	blocks []*block
@@ -48,8 +53,24 @@ type env struct {
 	usedBy string
 }
 
-func newEnv(b engine.Backend) *env {
-	return &env{Backend: b, rng: rand.New(rand.NewPCG(2024, 7))}
+// newEnv is for weights of type w, which b must support.
+func newEnv(b engine.Backend, w engine.DType, thin bool) *env {
+	a, err := b.Precision(w)
+	if err != nil {
+		panic(err)
+	}
+	return &env{Backend: b, arith: arith{w, a}, thin: thin, rng: rand.New(rand.NewPCG(2024, 7))}
+}
+
+// again returns a fresh environment on the same backend.
+func (e *env) again() *env { return newEnv(e.Backend, e.w, e.thin) }
+
+// pick returns few where sizes are to be thin.
+func pick[T any](e *env, many, few T) T {
+	if e.thin {
+		return few
+	}
+	return many
 }
 
 func (e *env) fail(err error) {
@@ -103,8 +124,15 @@ func (e *env) block(name string, role role, d engine.DType, l layout, rows, cols
 	return b
 }
 
+// floats is an F32 tensor.
 func (e *env) floats(name string, role role, l layout, rows, cols int, data []float32) *block {
-	b := e.block(name, role, engine.F32, l, rows, cols)
+	return e.tensor(name, role, engine.F32, l, rows, cols, data)
+}
+
+// tensor is a tensor of floats of type d with the given elements, rounded to d,
+// or unset ones where there are none.
+func (e *env) tensor(name string, role role, d engine.DType, l layout, rows, cols int, data []float32) *block {
+	b := e.block(name, role, d, l, rows, cols)
 	b.f = make([]float32, b.buf.Len())
 	for i := range b.f {
 		b.f[i] = math.Float32frombits(canaryF32)
@@ -116,6 +144,11 @@ func (e *env) floats(name string, role role, l layout, rows, cols int, data []fl
 				v = data[r*cols+c]
 			}
 			b.f[b.Off+r*b.Stride+c] = v
+		}
+	}
+	if d == engine.BF16 {
+		for i, v := range b.f {
+			b.f[i] = half.FromBF16(half.BF16(v))
 		}
 	}
 	e.UploadF32(engine.Vector(b.buf, 0, len(b.f)), b.f)
@@ -131,38 +164,72 @@ func (e *env) normal(n int, scale float64) []float32 {
 	return out
 }
 
-// in is an input of normally distributed elements.
+// activations returns normally distributed values that an activation can have.
+func (e *env) activations(rows, cols int, scale float64) ref.Mat {
+	m := toMat(rows, cols, e.normal(rows*cols, scale))
+	if e.a == engine.BF16 {
+		return m.Map(func(v float64) float64 { return float64(half.FromBF16(half.BF16(float32(v)))) })
+	}
+	return m
+}
+
+// in is an input of normally distributed activations.
 func (e *env) in(name string, rows, cols int) *block {
 	return e.inScaled(name, rows, cols, 1)
 }
 
 func (e *env) inScaled(name string, rows, cols int, scale float64) *block {
-	return e.floats(name, input, e.layout, rows, cols, e.normal(rows*cols, scale))
+	return e.data(name, rows, cols, e.normal(rows*cols, scale))
 }
 
-// data is an input with the given elements.
+// data is an input of the given activations.
 func (e *env) data(name string, rows, cols int, v []float32) *block {
+	return e.tensor(name, input, e.a, e.layout, rows, cols, v)
+}
+
+// dataF32 is an input of the given float32 elements.
+func (e *env) dataF32(name string, rows, cols int, v []float32) *block {
 	return e.floats(name, input, e.layout, rows, cols, v)
 }
 
-// vec is an input of one dense row.
+// vec is an input of one dense row of float32.
 func (e *env) vec(name string, v []float32) *block {
 	return e.floats(name, input, layout{off: e.layout.off}, 1, len(v), v)
 }
 
-// out is an output that is overwritten.
+// out is an output of activations, which is overwritten.
 func (e *env) out(name string, rows, cols int) *block {
-	return e.floats(name, output, e.layout, rows, cols, nil)
+	return e.outAs(e.a, name, rows, cols)
 }
 
-// outVec is an output of one dense row.
+// outAs is an output of type d.
+func (e *env) outAs(d engine.DType, name string, rows, cols int) *block {
+	return e.tensor(name, output, d, e.layout, rows, cols, nil)
+}
+
+// outF32 is a float32 output.
+func (e *env) outF32(name string, rows, cols int) *block {
+	return e.outAs(engine.F32, name, rows, cols)
+}
+
+// outVec is a float32 output of one dense row.
 func (e *env) outVec(name string, n int) *block {
 	return e.floats(name, output, layout{off: e.layout.off}, 1, n, nil)
 }
 
-// inout is a tensor that is read and written.
+// inout is a tensor of activations that is read and written.
 func (e *env) inout(name string, rows, cols int) *block {
+	return e.tensor(name, inplace, e.a, e.layout, rows, cols, e.normal(rows*cols, 1))
+}
+
+// inoutF32 is a float32 tensor that is read and written.
+func (e *env) inoutF32(name string, rows, cols int) *block {
 	return e.floats(name, inplace, e.layout, rows, cols, e.normal(rows*cols, 1))
+}
+
+// inoutVec is a float32 vector that is read and written.
+func (e *env) inoutVec(name string, n int) *block {
+	return e.floats(name, inplace, layout{off: e.layout.off}, 1, n, e.normal(n, 1))
 }
 
 // ints is a dense vector of integers.
@@ -181,8 +248,13 @@ func (e *env) intMatrix(name string, role role, rows, cols int, v []int32) *bloc
 
 // weight is a prepared input matrix with elements of size 1/√cols.
 func (e *env) weight(name string, rows, cols int) (*block, engine.Weight) {
-	b := e.inScaled(name, rows, cols, 1/math.Sqrt(float64(cols)))
+	b := e.matrix(name, rows, cols, e.normal(rows*cols, 1/math.Sqrt(float64(cols))))
 	return b, e.prepare(b)
+}
+
+// matrix is an input of the weights' type.
+func (e *env) matrix(name string, rows, cols int, v []float32) *block {
+	return e.tensor(name, input, e.w, e.layout, rows, cols, v)
 }
 
 func (e *env) prepare(b *block) engine.Weight {
@@ -225,7 +297,8 @@ func (b *block) guards() error {
 	for i := range b.buf.Len() {
 		var same bool
 		if b.f != nil {
-			same = math.Float32bits(b.f[i]) == math.Float32bits(b.fAfter[i])
+			was, is := b.f[i], b.fAfter[i]
+			same = math.Float32bits(was) == math.Float32bits(is) || b.buf.DType() == engine.BF16 && was != was && is != is
 		} else {
 			same = b.i[i] == b.iAfter[i]
 		}
@@ -281,7 +354,7 @@ func abs(m ref.Mat) ref.Mat {
 
 // near compares an output with what internal/ref says.
 func (b *block) near(want expected) error {
-	r, err := testx.Close(b.after(), want.v, want.tol())
+	r, err := testx.Close(b.after(), want.v, want.tol(b.buf.DType()))
 	if r.Percent > b.env.used {
 		b.env.used, b.env.usedBy = r.Percent, b.name
 	}
@@ -301,13 +374,4 @@ func (b *block) same(what string, want []float32) error {
 		return fmt.Errorf("%s: %s: %w", b.name, what, err)
 	}
 	return nil
-}
-
-// withLayout calls run with layouts in turn, so that every list of shapes meets every
-// layout without multiplying the number of cases.
-func withLayout(i int, run func(*env) error) func(*env) error {
-	return func(e *env) error {
-		e.layout = layouts[i%len(layouts)]
-		return run(e)
-	}
 }

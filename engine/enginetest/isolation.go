@@ -9,14 +9,13 @@ import (
 
 // isolationChecks: a NaN or an Inf reaches the results that depend on it and no
 // others.
-func isolationChecks() []Check {
-	return []Check{
-		{"Isolation", "rows of X", nanRows},
-		{"Isolation", "rows of W", nanWeightRow},
-		{"Isolation", "keys and values that a row does not see", nanKeys},
-		{"Isolation", "rows of the head", nanHead},
-		{"Isolation", "optimizer elements", nanOptimizer},
-	}
+func isolationChecks() (checks list) {
+	checks.one("Isolation", "rows of X", nanRows)
+	checks.one("Isolation", "rows of W", nanWeightRow)
+	checks.one("Isolation", "keys and values that a row does not see", nanKeys)
+	checks.one("Isolation", "rows of the head", nanHead)
+	checks.one("Isolation", "optimizer elements", nanOptimizer)
+	return checks
 }
 
 var nan32 = float32(math.NaN())
@@ -42,7 +41,7 @@ func nanRows(e *env) error {
 			x := e.data("X", t, k, xs)
 			_, w := e.weight("W", n, k)
 			y, norm := e.out("Linear", t, n), e.out("RMSNorm", t, k)
-			dw := e.inout("LinearBackwardWeight", k, n)
+			dw := e.inoutF32("LinearBackwardWeight", k, n)
 			e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
 			e.RMSNorm(engine.RMSNormArgs{Y: norm.Tensor, X: x.Tensor, W: e.vec("G", e.normal(k, 1)).Tensor, Groups: 1, Eps: 1e-6})
 			e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: dw.Tensor, DY: x.Tensor, X: e.in("X2", t, n).Tensor})
@@ -72,7 +71,7 @@ func nanWeightRow(e *env) error {
 		ws[at*k+3] = nan32
 		x := e.in("X", t, k)
 		y, dx := e.out("Linear", t, n), e.out("LinearBackwardInput", t, k)
-		w := e.prepare(e.data("W", n, k, ws))
+		w := e.prepare(e.matrix("W", n, k, ws))
 		e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
 		// 0·NaN is NaN: a zero gradient does not hide it.
 		e.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dx.Tensor, DY: e.data("DY", t, n, make([]float32, t*n)).Tensor, W: w})
@@ -106,7 +105,7 @@ func nanKeys(e *env) error {
 		ks, vs := e.normal(p.Rows*h.kv*h.d, 1), e.normal(p.Rows*h.kv*h.d, 1)
 		ks[at*h.kv*h.d+3] = nan32 // head 0: query heads 0 and 1
 		vs[at*h.kv*h.d+h.d+5] = nan32
-		o, lse := e.out("O", p.Rows, h.h*h.d), e.out("LSE", p.Rows, h.h)
+		o, lse := e.out("O", p.Rows, h.h*h.d), e.outF32("LSE", p.Rows, h.h)
 		e.Attention(engine.AttentionArgs{O: o.Tensor, LSE: lse.Tensor, Q: e.in("Q", p.Rows, h.h*h.d).Tensor,
 			K: e.data("K", p.Rows, h.kv*h.d, ks).Tensor, V: e.data("V", p.Rows, h.kv*h.d, vs).Tensor,
 			HeadDim: h.d, Scale: h.scale(), Packing: p})
@@ -147,8 +146,8 @@ func nanOptimizer(e *env) error {
 	const n, at = 45, 20
 	gs := e.normal(n, 1)
 	gs[at] = nan32
-	g, p := e.vec("G", gs), e.inout("P", 1, n)
-	m, v := e.data("M", 1, n, make([]float32, n)), e.data("V", 1, n, make([]float32, n))
+	g, p := e.vec("G", gs), e.inoutF32("P", 1, n)
+	m, v := e.dataF32("M", 1, n, make([]float32, n)), e.dataF32("V", 1, n, make([]float32, n))
 	m.role, v.role = inplace, inplace
 	sum := e.outVec("SumSquares", 1)
 	e.AdamW(engine.AdamWArgs{P: p.Tensor, G: g.Tensor, M: m.Tensor, V: v.Tensor, LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, GradScale: 1, Step: 1})

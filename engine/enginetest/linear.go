@@ -23,39 +23,47 @@ func linearShapes() (shapes [][3]int) {
 	return append(shapes, [3]int{1, 1000, 7}, [3]int{3, 4097, 5}, [3]int{130, 20, 30})
 }
 
-func linearChecks() (checks []Check) {
+func linearChecks(w engine.DType) (checks list) {
 	for i, s := range linearShapes() {
 		t, k, n := s[0], s[1], s[2]
 		name := fmt.Sprintf("T=%d,K=%d,N=%d", t, k, n)
-		add := func(op, name string, run func(*env) error) {
-			checks = append(checks, Check{op, name, withLayout(i, run)})
+		add := func(op, kind string, run func(*env) error) {
+			checks.add(op, kind, name, t*k*n, i, run)
 		}
-		add("Linear", "plain/"+name, func(e *env) error { return linearForward(e, t, k, n, false, false, false) })
+		add("Linear", "plain", func(e *env) error { return linearForward(e, e.a, t, k, n, false, false, false) })
 		switch i % 4 {
 		case 0:
-			add("Linear", "bias/"+name, func(e *env) error { return linearForward(e, t, k, n, true, false, false) })
+			add("Linear", "bias", func(e *env) error { return linearForward(e, e.a, t, k, n, true, false, false) })
 		case 1:
-			add("Linear", "residual/"+name, func(e *env) error { return linearForward(e, t, k, n, false, true, false) })
+			add("Linear", "residual", func(e *env) error { return linearForward(e, engine.F32, t, k, n, false, true, false) })
 		case 2:
-			add("Linear", "bias+residual/"+name, func(e *env) error { return linearForward(e, t, k, n, true, true, false) })
+			add("Linear", "bias+residual", func(e *env) error { return linearForward(e, engine.F32, t, k, n, true, true, false) })
 		case 3:
-			add("Linear", "bias+residual in place/"+name, func(e *env) error { return linearForward(e, t, k, n, true, true, true) })
+			add("Linear", "bias+residual in place", func(e *env) error { return linearForward(e, engine.F32, t, k, n, true, true, true) })
 		}
-		add("LinearBackwardInput", "overwrite/"+name, func(e *env) error { return linearBackwardInput(e, t, k, n, false) })
-		add("LinearBackwardInput", "accumulate/"+name, func(e *env) error { return linearBackwardInput(e, t, k, n, true) })
-		add("LinearBackwardWeight", "plain/"+name, func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
+		if w != engine.F32 {
+			add("Linear", "to float32", func(e *env) error { return linearForward(e, engine.F32, t, k, n, i%2 == 0, false, false) })
+		}
+		add("LinearBackwardInput", "overwrite", func(e *env) error { return linearBackwardInput(e, t, k, n, false) })
+		add("LinearBackwardInput", "accumulate", func(e *env) error { return linearBackwardInput(e, t, k, n, true) })
+		add("LinearBackwardWeight", "plain", func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
 	}
-	checks = append(checks,
-		Check{"Linear", "one chain in ascending K", chainInOrder},
-		Check{"Linear", "the chain is fused", chainIsFused},
-		Check{"Linear", "refreshed weight", refreshedWeight},
-		Check{"Linear", "views of one buffer", fusedViews},
-		Check{"LinearBackwardWeight", "adds up over calls", weightAddsUp},
-	)
+	checks.one("Linear", "one chain in ascending K", chainInOrder)
+	if w == engine.F32 { // matrix instructions add several products at once
+		checks.one("Linear", "the chain is fused", chainIsFused)
+	} else {
+		checks.one("Linear", "rounded once", linearRoundsOnce)
+		checks.one("LinearBackwardInput", "rounded once", inputGradientRoundsOnce)
+		checks.one("RoPE", "rounded once", ropeRoundsOnce)
+	}
+	checks.one("Linear", "refreshed weight", refreshedWeight)
+	checks.one("Linear", "views of one buffer", fusedViews)
+	checks.one("LinearBackwardWeight", "adds up over calls", weightAddsUp)
 	return checks
 }
 
-func linearForward(e *env, t, k, n int, withBias, withResidual, inPlace bool) error {
+// linearForward stores Y as type to.
+func linearForward(e *env, to engine.DType, t, k, n int, withBias, withResidual, inPlace bool) error {
 	x := e.in("X", t, k)
 	wb, w := e.weight("W", n, k)
 	a := engine.LinearArgs{X: x.Tensor, W: w}
@@ -67,21 +75,21 @@ func linearForward(e *env, t, k, n int, withBias, withResidual, inPlace bool) er
 	var y *block
 	switch {
 	case inPlace:
-		y = e.inout("Y", t, n)
+		y = e.inoutF32("Y", t, n)
 		a.Residual, residual = y.Tensor, y.mat()
 	case withResidual:
-		r := e.in("Residual", t, n)
+		r := e.dataF32("Residual", t, n, e.normal(t*n, 1))
 		a.Residual, residual = r.Tensor, r.mat()
 		fallthrough
 	default:
-		y = e.out("Y", t, n)
+		y = e.outAs(to, "Y", t, n)
 	}
 	a.Y = y.Tensor
 	e.Linear(a)
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	return y.near(expectLinear(x.mat(), wb.mat(), bias, residual))
+	return y.near(e.expectLinear(x.mat(), wb.mat(), bias, residual))
 }
 
 func linearBackwardInput(e *env, t, k, n int, accumulate bool) error {
@@ -95,54 +103,61 @@ func linearBackwardInput(e *env, t, k, n int, accumulate bool) error {
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	want := expectLinearBackwardInput(dy.mat(), wb.mat())
+	want := e.expectLinearBackwardInput(dy.mat(), wb.mat())
 	if accumulate {
-		want = want.plus(dx.mat().V, testx.ChainC(n))
+		want = want.plus(dx.mat().V, e.chain(n))
 	}
 	return dx.near(want)
 }
 
 func linearBackwardWeight(e *env, t, k, n int, withBias bool) error {
 	dy, x := e.in("DY", t, n), e.in("X", t, k)
-	dw := e.inout("DW", n, k)
+	dw := e.inoutF32("DW", n, k)
 	a := engine.LinearBackwardWeightArgs{DW: dw.Tensor, DY: dy.Tensor, X: x.Tensor}
 	var db *block
 	if withBias {
-		db = e.floats("DBias", inplace, layout{off: e.layout.off}, 1, n, e.normal(n, 1))
+		db = e.inoutVec("DBias", n)
 		a.DBias = db.Tensor
 	}
 	e.LinearBackwardWeight(a)
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	wantW, wantB := expectLinearBackwardWeight(dy.mat(), x.mat())
-	if err := dw.near(wantW.plus(dw.mat().V, testx.ChainC(t))); err != nil {
+	wantW, wantB := e.expectLinearBackwardWeight(dy.mat(), x.mat())
+	if err := dw.near(wantW.plus(dw.mat().V, e.chain(t))); err != nil {
 		return err
 	}
 	if db == nil {
 		return nil
 	}
-	return db.near(wantB.plus(db.mat().V, testx.ChainC(t)))
+	return db.near(wantB.plus(db.mat().V, e.chain(t)))
 }
 
 // chainInOrder holds the forward to point 2 of the numerical contract with sums
 // that only one order gets right: the products are 2⁶⁰, −2⁶⁰, 1 again and again.
 // In ascending order each pair cancels and the last 1 is left; any other
-// grouping loses it or keeps others.
+// grouping loses it or keeps others. A matrix instruction adds up to matrixK
+// products as one; there the three are the only ones of such a step.
 func chainInOrder(e *env) error {
-	return exactChains(e, func(row []float32) float64 {
-		for i := range row {
-			row[i] = []float32{1 << 60, -1 << 60, 1}[i%3]
+	every := 1
+	if e.w != engine.F32 {
+		every = matrixK
+	}
+	return exactChains(e, 3*every, func(row []float32) float64 {
+		for i := 0; i < len(row); i += every {
+			row[i] = []float32{1 << 60, -1 << 60, 1}[i/every%3]
 		}
-		row[len(row)-1] = 1
 		return 1
 	})
 }
 
+// matrixK is the depth of a matrix instruction on BF16.
+const matrixK = 16
+
 // chainIsFused: −(1+2⁻¹¹) is followed by (1+2⁻¹²)², whose last bit 2⁻²⁴ only a
 // fused multiply-add carries into the sum.
 func chainIsFused(e *env) error {
-	return exactChains(e, func(row []float32) float64 {
+	return exactChains(e, 3, func(row []float32) float64 {
 		row[1], row[2] = -(1 + 1.0/(1<<11)), 1+1.0/(1<<12)
 		return 1.0 / (1 << 24)
 	})
@@ -150,17 +165,19 @@ func chainIsFused(e *env) error {
 
 // exactChains multiplies rows of ones, but for 1+2⁻¹² in column 2 where fill
 // puts the same there, by a weight whose rows fill has filled, and demands the
-// exact sum that fill returns, at every place of the product's tiles.
-func exactChains(e *env, fill func(row []float32) float64) error {
+// exact sum that fill returns, at every place of the product's tiles. Depths are
+// multiples of the period.
+func exactChains(e *env, period int, fill func(row []float32) float64) error {
 	const n = 36
-	for _, t := range []int{1, 2, 5, 8, 13, 40} {
-		for _, k := range []int{3, 6, 33, 66, 300, 1026} {
+	for _, t := range pick(e, []int{1, 2, 5, 8, 13, 40}, []int{1, 5, 40}) {
+		for _, periods := range pick(e, []int{1, 2, 11, 22, 100, 342}, []int{1, 11, 22}) {
+			k := period * min(periods, 1026/period)
 			xs, ws, want := slices.Repeat([]float32{1}, t*k), make([]float32, n*k), make([]float64, t*n)
 			sum := 0.0
 			for r := range n {
 				sum = fill(ws[r*k : (r+1)*k])
 			}
-			if ws[2] != 1 {
+			if ws[2] > 1 && ws[2] < 2 {
 				for r := range t {
 					xs[r*k+2] = ws[2]
 				}
@@ -168,8 +185,8 @@ func exactChains(e *env, fill func(row []float32) float64) error {
 			for i := range want {
 				want[i] = sum
 			}
-			x, w := e.data("X", t, k, xs), e.prepare(e.data("W", n, k, ws))
-			y := e.out("Y", t, n)
+			x, w := e.data("X", t, k, xs), e.prepare(e.matrix("W", n, k, ws))
+			y := e.outF32("Y", t, n)
 			e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
 			if err := e.fetch(); err != nil {
 				return err
@@ -187,9 +204,9 @@ func exactChains(e *env, fill func(row []float32) float64) error {
 func refreshedWeight(e *env) error {
 	const t, k, n = 3, 37, 29
 	x, dy := e.in("X", t, k), e.in("DY", t, n)
-	wb := e.floats("W", inplace, strided, n, k, e.normal(n*k, 1))
+	wb := e.tensor("W", inplace, e.w, strided, n, k, e.normal(n*k, 1))
 	w := e.prepare(wb)
-	other := e.floats("other", input, dense, n, k, e.normal(n*k, 1))
+	other := e.tensor("other", input, e.w, dense, n, k, e.normal(n*k, 1))
 	y, dx := e.out("Y", t, n), e.out("DX", t, k)
 	e.Copy(wb.Tensor, other.Tensor)
 	e.RefreshWeight(w)
@@ -198,28 +215,30 @@ func refreshedWeight(e *env) error {
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	if err := y.near(expectLinear(x.mat(), other.mat(), ref.Mat{}, ref.Mat{})); err != nil {
+	if err := y.near(e.expectLinear(x.mat(), other.mat(), ref.Mat{}, ref.Mat{})); err != nil {
 		return err
 	}
-	return dx.near(expectLinearBackwardInput(dy.mat(), other.mat()))
+	return dx.near(e.expectLinearBackwardInput(dy.mat(), other.mat()))
 }
 
-// fusedViews: X, Y and Residual are column ranges of one buffer's rows, as in a
-// fused projection.
+// fusedViews: X, Y and, where one type allows it, Residual are column ranges of
+// one buffer's rows, as in a fused projection.
 func fusedViews(e *env) error {
 	const t, k, n = 6, 10, 7
-	all := e.floats("all", inplace, strided, t, k+2*n, e.normal(t*(k+2*n), 1))
+	all := e.tensor("all", inplace, e.a, strided, t, k+2*n, e.normal(t*(k+2*n), 1))
+	before, residual := all.mat(), ref.Mat{}
 	wb, w := e.weight("W", n, k)
-	e.Linear(engine.LinearArgs{
-		Y: all.ColRange(k, k+n), X: all.ColRange(0, k), W: w, Residual: all.ColRange(k+n, k+2*n),
-	})
+	a := engine.LinearArgs{Y: all.ColRange(k, k+n), X: all.ColRange(0, k), W: w}
+	if e.a == engine.F32 {
+		a.Residual, residual = all.ColRange(k+n, k+2*n), cols(before, k+n, k+2*n)
+	}
+	e.Linear(a)
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	before := all.mat()
-	want := expectLinear(cols(before, 0, k), wb.mat(), ref.Mat{}, cols(before, k+n, k+2*n))
+	want := e.expectLinear(cols(before, 0, k), wb.mat(), ref.Mat{}, residual)
 	got := cols(all.matAfter(), k, k+n)
-	if _, err := testx.Close(got.V, want.v, want.tol()); err != nil {
+	if _, err := testx.Close(got.V, want.v, want.tol(e.a)); err != nil {
 		return err
 	}
 	for _, r := range [][2]int{{0, k}, {k + n, k + 2*n}} {
@@ -247,12 +266,12 @@ func weightAddsUp(e *env) error {
 	for i, t := range []int{4, 1, 9} {
 		dy, x := e.in("DY", t, n), e.in("X", t, k)
 		e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: dw.Tensor, DY: dy.Tensor, X: x.Tensor})
-		part, _ := expectLinearBackwardWeight(dy.mat(), x.mat())
+		part, _ := e.expectLinearBackwardWeight(dy.mat(), x.mat())
 		if i == 0 {
 			want = part
 		} else {
 			old := want
-			want = part.plus(old.v, testx.ChainC(t))
+			want = part.plus(old.v, e.chain(t))
 			for j := range want.err {
 				want.err[j] += old.err[j]
 			}

@@ -12,20 +12,21 @@ import (
 	"github.com/updraft-ml/updraft/internal/testx"
 )
 
-func memoryChecks() []Check {
-	return []Check{
-		{"Memory", "alloc gives zeros", allocZeros},
-		{"Memory", "float32 bits survive a round trip", roundTripF32},
-		{"Memory", "int32 survives a round trip", roundTripI32},
-		{"Memory", "upload source may be reused at once", uploadReuse},
-		{"Memory", "download in stream order", downloadOrder},
-		{"Memory", "part of a buffer", partOfBuffer},
-		{"Memory", "an impossible size is an error", impossibleSize},
-		{"Memory", "freed memory comes back zeroed", freeAlloc},
-		{"Precision", "F32 always, others or a refusal", precisions},
-		{"Fill", "F32 and I32, any view", fill},
-		{"Copy", "any strides", copyStrides},
-	}
+func memoryChecks() (checks list) {
+	checks.one("Memory", "alloc gives zeros", allocZeros)
+	checks.one("Memory", "float32 bits survive a round trip", roundTripF32)
+	checks.one("Memory", "int32 survives a round trip", roundTripI32)
+	checks.one("Memory", "8-bit codes survive a round trip", roundTripU8)
+	checks.one("Memory", "upload source may be reused at once", uploadReuse)
+	checks.one("Memory", "download in stream order", downloadOrder)
+	checks.one("Memory", "part of a buffer", partOfBuffer)
+	checks.one("Memory", "an impossible size is an error", impossibleSize)
+	checks.one("Memory", "freed memory comes back zeroed", freeAlloc)
+	checks.one("Precision", "F32 always, others or a refusal", precisions)
+	checks.one("Fill", "every type, any view", fill)
+	checks.one("Copy", "any strides", copyStrides)
+	checks.one("Copy", "between F32 and BF16", conversions)
+	return checks
 }
 
 // precisions: F32 goes with F32; a type that a device cannot compute with is
@@ -58,6 +59,11 @@ func (e *env) alloc(d engine.DType, n int) engine.Buffer {
 
 func allocZeros(e *env) error {
 	for _, n := range []int{1, 7, 4096, 100001} {
+		for _, d := range []engine.DType{engine.BF16, engine.U8} {
+			if b := e.alloc(d, n); b.Len() != n || b.DType() != d {
+				return fmt.Errorf("asked for %d elements of %v, got %d of %v", n, d, b.Len(), b.DType())
+			}
+		}
 		f, i := e.alloc(engine.F32, n), e.alloc(engine.I32, n)
 		if f.Len() != n || i.Len() != n || f.DType() != engine.F32 || i.DType() != engine.I32 {
 			return fmt.Errorf("asked for %d elements of F32 and I32, got %d of %v and %d of %v", n, f.Len(), f.DType(), i.Len(), i.DType())
@@ -111,6 +117,28 @@ func roundTripI32(e *env) error {
 	}
 	if !slices.Equal(b.intsAfter(), v) {
 		return fmt.Errorf("got %v, want %v", b.intsAfter(), v)
+	}
+	return nil
+}
+
+func roundTripU8(e *env) error {
+	v := make([]int32, 256)
+	for i := range v {
+		v[i] = int32(i)
+	}
+	b, other := e.codes("b", v), e.codes("copy", make([]int32, 256))
+	other.role = inplace
+	e.Copy(other.ColRange(3, 200), b.ColRange(3, 200))
+	e.Fill(other.ColRange(0, 3), 255)
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	if !slices.Equal(b.intsAfter(), v) {
+		return fmt.Errorf("got %v, want %v", b.intsAfter(), v)
+	}
+	want := slices.Concat([]int32{255, 255, 255}, v[3:200], make([]int32, 56))
+	if !slices.Equal(other.intsAfter(), want) {
+		return fmt.Errorf("copied and filled: got %v, want %v", other.intsAfter(), want)
 	}
 	return nil
 }
@@ -208,14 +236,18 @@ func fill(e *env) error {
 	for _, s := range [][2]int{{1, 1}, {3, 7}, {5, 33}, {1, 10000}} {
 		for _, l := range layouts {
 			e.layout = l
-			b := e.out("Dst", s[0], s[1])
+			b, h := e.outF32("Dst", s[0], s[1]), e.outAs(engine.BF16, "BF16", s[0], s[1])
 			e.Fill(b.Tensor, -1.25)
+			e.Fill(h.Tensor, -1.25)
 			i := e.intMatrix("ints", inplace, 1, s[1], make([]int32, s[1]))
 			e.Fill(i.Tensor, -3)
 			if err := e.fetch(); err != nil {
 				return err
 			}
 			if err := b.same("fill", slices.Repeat([]float32{-1.25}, b.Len())); err != nil {
+				return err
+			}
+			if err := h.same("fill", slices.Repeat([]float32{-1.25}, h.Len())); err != nil {
 				return err
 			}
 			if !slices.Equal(i.intsAfter(), slices.Repeat([]int32{-3}, s[1])) {

@@ -8,7 +8,7 @@ import (
 
 // misuseChecks: shapes and handles that do not fit panic with a constant
 // string, at the call or, on a backend that only queues, at Sync.
-func misuseChecks() (checks []Check) {
+func misuseChecks() (checks list) {
 	for name, misuse := range map[string]func(e *env){
 		"Linear: X and W differ in K": func(e *env) {
 			_, w := e.weight("W", 4, 5)
@@ -103,7 +103,68 @@ func misuseChecks() (checks []Check) {
 		},
 		"a program of nobody": func(e *env) { e.Run(strangeProgram{}) },
 	} {
-		checks = append(checks, Check{"Misuse", name, func(e *env) error { return mustPanic(e, misuse) }})
+		checks.one("Misuse", name, func(e *env) error { return mustPanic(e, misuse) })
+	}
+	sortChecks(checks)
+	return checks
+}
+
+// precisionMisuseChecks: tensors of types that ops.go does not name together.
+// At F32 the odd one is BF16, at BF16 it is F32.
+func precisionMisuseChecks(w engine.DType) (checks list) {
+	odd := engine.BF16
+	if w == engine.BF16 {
+		odd = engine.F32
+	}
+	strange := func(e *env, name string, rows, cols int) engine.Tensor {
+		return e.tensor(name, inplace, odd, e.layout, rows, cols, make([]float32, rows*cols)).Tensor
+	}
+	cases := map[string]func(e *env){
+		"Linear: X": func(e *env) {
+			_, w := e.weight("W", 4, 8)
+			e.Linear(engine.LinearArgs{Y: e.out("Y", 2, 4).Tensor, X: strange(e, "X", 2, 8), W: w})
+		},
+		"LinearBackwardInput: DY": func(e *env) {
+			_, w := e.weight("W", 4, 8)
+			e.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: e.out("DX", 2, 8).Tensor, DY: strange(e, "DY", 2, 4), W: w})
+		},
+		"LinearBackwardWeight: X": func(e *env) {
+			e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: e.inoutF32("DW", 4, 8).Tensor, DY: e.in("DY", 2, 4).Tensor, X: strange(e, "X", 2, 8)})
+		},
+		"RMSNorm: Y and X": func(e *env) {
+			y, x := e.outAs(engine.F32, "Y", 2, 8).Tensor, e.tensor("X", input, engine.BF16, e.layout, 2, 8, make([]float32, 16)).Tensor
+			e.RMSNorm(engine.RMSNormArgs{Y: y, X: x, W: e.vec("W", make([]float32, 8)).Tensor, Groups: 1})
+		},
+		"SwiGLU: Up": func(e *env) {
+			e.SwiGLU(engine.SwiGLUArgs{Y: e.out("Y", 2, 8).Tensor, Gate: e.in("G", 2, 8).Tensor, Up: strange(e, "U", 2, 8)})
+		},
+		"Attention: K": func(e *env) {
+			a := e.qkv(4, heads{1, 1, 16}).args(e.out("O", 4, 16), heads{1, 1, 16}, &engine.Packing{Rows: 4, Segments: []engine.Segment{{Len: 4}}})
+			a.K = strange(e, "K", 4, 16)
+			e.Attention(a)
+		},
+		"LogProb: X": func(e *env) {
+			_, _, w, targets := e.head(2, 8, 5, 1)
+			e.LogProb(engine.LogProbArgs{X: strange(e, "X", 2, 8), W: w, Targets: targets.Tensor,
+				LogProb: e.outVec("L", 2).Tensor, Entropy: e.outVec("E", 2).Tensor, LSE: e.outVec("S", 2).Tensor, Scale: 1})
+		},
+	}
+	if w == engine.BF16 {
+		cases["Linear: a residual with a BF16 result"] = func(e *env) {
+			_, w := e.weight("W", 4, 8)
+			e.Linear(engine.LinearArgs{Y: e.out("Y", 2, 4).Tensor, X: e.in("X", 2, 8).Tensor, W: w, Residual: e.in("R", 2, 4).Tensor})
+		}
+		cases["LinearBackwardWeight: DW"] = func(e *env) {
+			e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: e.inout("DW", 4, 8).Tensor, DY: e.in("DY", 2, 4).Tensor, X: e.in("X", 2, 8).Tensor})
+		}
+		cases["RMSNormBackward: accumulates into BF16"] = func(e *env) {
+			v := func(name string) engine.Tensor { return e.in(name, 2, 8).Tensor }
+			e.RMSNormBackward(engine.RMSNormBackwardArgs{DX: e.inout("DX", 2, 8).Tensor, DY: v("DY"), X: v("X"),
+				W: e.vec("W", make([]float32, 8)).Tensor, Rstd: e.dataF32("Rstd", 2, 1, make([]float32, 2)).Tensor, Groups: 1, Accumulate: true})
+		}
+	}
+	for name, misuse := range cases {
+		checks.one("Misuse", "types/"+name, func(e *env) error { return mustPanic(e, misuse) })
 	}
 	sortChecks(checks)
 	return checks

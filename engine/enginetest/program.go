@@ -9,17 +9,16 @@ import (
 	"github.com/updraft-ml/updraft/internal/testx"
 )
 
-func programChecks() []Check {
-	return []Check{
-		{"Program", "recording carries nothing out", recordIsLazy},
-		{"Program", "arguments are copied while recording", recordCopies},
-		{"Program", "decode steps replay to the same bits", replayDecode},
-		{"Program", "programs interleave with direct calls", interleave},
-	}
+func programChecks() (checks list) {
+	checks.one("Program", "recording carries nothing out", recordIsLazy)
+	checks.one("Program", "arguments are copied while recording", recordCopies)
+	checks.one("Program", "decode steps replay to the same bits", replayDecode)
+	checks.one("Program", "programs interleave with direct calls", interleave)
+	return checks
 }
 
 func recordIsLazy(e *env) error {
-	b := e.floats("b", inplace, dense, 1, 8, make([]float32, 8))
+	b := e.tensor("b", inplace, e.a, dense, 1, 8, make([]float32, 8))
 	src := e.in("src", 1, 8)
 	calls := 0
 	p := e.Record(func() {
@@ -70,7 +69,7 @@ func recordCopies(e *env) error {
 	if err := e.fetch(); err != nil {
 		return err
 	}
-	want, _ := expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, float64(h.scale()), pack)
+	want, _ := e.expectAttention(in.q.mat(), in.k.mat(), in.v.mat(), h.d, float64(h.scale()), pack)
 	if err := o.near(want); err != nil {
 		return err
 	}
@@ -123,16 +122,16 @@ type miniModel struct {
 // newMiniModel sets up decoding for rows sequences at positions 0 up.
 func (e *env) newMiniModel(rows, maxLen int) *miniModel {
 	m := &miniModel{e: e, h: heads{4, 2, 16}, c: 24, v: 60}
-	m.embed = e.in("embed", m.v, m.c)
+	m.embed = e.matrix("embed", m.v, m.c, e.normal(m.v*m.c, 1))
 	m.norm = e.vec("norm", e.normal(m.c, 1))
 	c, s := ropeTables(maxLen, m.h.d)
-	m.cos, m.sin = e.data("cos", maxLen, m.h.d/2, c), e.data("sin", maxLen, m.h.d/2, s)
+	m.cos, m.sin = e.dataF32("cos", maxLen, m.h.d/2, c), e.dataF32("sin", maxLen, m.h.d/2, s)
 	_, m.wq = e.weight("wq", m.h.h*m.h.d, m.c)
 	_, m.wk = e.weight("wk", m.h.kv*m.h.d, m.c)
 	_, m.wv = e.weight("wv", m.h.kv*m.h.d, m.c)
 	_, m.wo = e.weight("wo", m.c, m.h.h*m.h.d)
 	_, m.head = e.weight("head", m.v, m.c)
-	m.x, m.hid = e.out("x", rows, m.c), e.out("hid", rows, m.c)
+	m.x, m.hid = e.outF32("x", rows, m.c), e.out("hid", rows, m.c)
 	m.q, m.k = e.out("q", rows, m.h.h*m.h.d), e.out("k", rows, m.h.kv*m.h.d)
 	m.val, m.o = e.out("v", rows, m.h.kv*m.h.d), e.out("o", rows, m.h.h*m.h.d)
 	pages := (maxLen + engine.PageSize - 1) / engine.PageSize
@@ -166,7 +165,8 @@ func (m *miniModel) step() {
 	e.DecodeAttention(engine.DecodeAttentionArgs{O: m.o.Tensor, Q: m.q.Tensor, K: m.k.Tensor, V: m.val.Tensor, Cache: m.cache,
 		PageTable: m.table.Tensor, Positions: m.s.positions.Tensor, Scale: m.h.scale()})
 	e.Linear(engine.LinearArgs{Y: m.x.Tensor, X: m.o.Tensor, W: m.wo, Residual: m.x.Tensor})
-	e.Linear(engine.LinearArgs{Y: m.logit.Tensor, X: m.x.Tensor, W: m.head})
+	e.RMSNorm(engine.RMSNormArgs{Y: m.hid.Tensor, X: m.x.Tensor, W: m.norm.Tensor, Groups: 1, Eps: 1e-6})
+	e.Linear(engine.LinearArgs{Y: m.logit.Tensor, X: m.hid.Tensor, W: m.head})
 	e.Sample(m.s.args())
 }
 

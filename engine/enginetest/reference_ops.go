@@ -9,10 +9,37 @@ import (
 
 // The operations of Reference: read, call internal/ref, store.
 
+// dtype returns the type of a tensor that must be present.
+func (r *Reference) dtype(t engine.Tensor) engine.DType { return r.buffer(t.Buf).dtype }
+
+// are demands that all tensors which are present have type d.
+func (r *Reference) are(d engine.DType, ts ...engine.Tensor) {
+	for _, t := range ts {
+		must(!t.Valid() || r.dtype(t) == d, "reference: tensor has the wrong type")
+	}
+}
+
+// either demands F32 or a.
+func (r *Reference) either(a engine.DType, ts ...engine.Tensor) {
+	for _, t := range ts {
+		must(r.dtype(t) == engine.F32 || r.dtype(t) == a, "reference: tensor has the wrong type")
+	}
+}
+
+// intermediate is how products round what enters them where activations are of
+// type a.
+func (r *Reference) intermediate(a engine.DType) ref.Rounding {
+	if a != engine.BF16 || !r.rounds {
+		return nil
+	}
+	return func(v float64) float64 { return r.round(engine.BF16, v) }
+}
+
 // Gather implements engine.Backend.
 func (r *Reference) Gather(a engine.GatherArgs) {
 	r.do(func() {
 		must(a.IDs.Len() == a.Dst.Rows && a.Dst.Cols == a.Table.Cols, "reference: gather: bad shapes")
+		r.either(r.dtype(a.Table), a.Dst)
 		r.store(a.Dst, ref.Gather(r.floats(a.Table), r.ints(a.IDs)))
 	})
 }
@@ -21,6 +48,7 @@ func (r *Reference) Gather(a engine.GatherArgs) {
 func (r *Reference) ScatterAdd(a engine.ScatterAddArgs) {
 	r.do(func() {
 		must(a.IDs.Len() == a.Src.Rows && a.Src.Cols == a.Table.Cols, "reference: scatter: bad shapes")
+		r.are(engine.F32, a.Table, a.Src)
 		r.add(a.Table, ref.ScatterAdd(a.Table.Rows, r.floats(a.Src), r.ints(a.IDs)), true)
 	})
 }
@@ -50,6 +78,8 @@ func sameShape(ts ...engine.Tensor) bool {
 func (r *Reference) RMSNorm(a engine.RMSNormArgs) {
 	r.do(func() {
 		must(sameShape(a.Y, a.X) && a.Groups > 0 && a.X.Cols == a.Groups*a.W.Len(), "reference: rmsnorm: bad shapes")
+		r.either(r.dtype(a.Y), a.X)
+		r.are(engine.F32, a.W, a.Rstd)
 		y, rstd := ref.RMSNorm(r.floats(a.X), r.floats(a.W).V, a.Groups, float64(a.Eps))
 		r.store(a.Y, y)
 		if a.Rstd.Valid() {
@@ -63,6 +93,12 @@ func (r *Reference) RMSNormBackward(a engine.RMSNormBackwardArgs) {
 	r.do(func() {
 		must(sameShape(a.DX, a.DY, a.X) && a.Groups > 0 && a.X.Cols == a.Groups*a.W.Len() &&
 			a.Rstd.Rows == a.X.Rows && a.Rstd.Cols == a.Groups, "reference: rmsnorm backward: bad shapes")
+		r.either(r.dtype(a.DY), a.X)
+		r.are(r.dtype(a.X), a.DX)
+		r.are(engine.F32, a.W, a.Rstd, a.DW)
+		if a.Accumulate {
+			r.are(engine.F32, a.DX)
+		}
 		dx, dw := ref.RMSNormBackward(r.floats(a.DY), r.floats(a.X), r.floats(a.W).V, r.floats(a.Rstd), a.Groups)
 		r.add(a.DX, dx, a.Accumulate)
 		if a.DW.Valid() {
@@ -77,6 +113,12 @@ func (r *Reference) Linear(a engine.LinearArgs) {
 		must(a.X.Cols == a.W.Cols && a.Y.Cols == a.W.Rows && a.Y.Rows == a.X.Rows &&
 			(!a.Bias.Valid() || a.Bias.Len() == a.W.Rows) && (!a.Residual.Valid() || sameShape(a.Y, a.Residual)),
 			"reference: linear: bad shapes")
+		r.are(r.dtype(a.W.Tensor), a.X)
+		r.either(r.dtype(a.X), a.Y)
+		r.are(engine.F32, a.Bias, a.Residual)
+		if a.Residual.Valid() {
+			r.are(engine.F32, a.Y)
+		}
 		r.store(a.Y, ref.Linear(r.floats(a.X), r.weight(a.W), r.optional(a.Bias), r.optional(a.Residual)))
 	})
 }
@@ -86,6 +128,7 @@ func (r *Reference) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 	r.do(func() {
 		must(a.DX.Cols == a.W.Cols && a.DY.Cols == a.W.Rows && a.DX.Rows == a.DY.Rows,
 			"reference: linear backward input: bad shapes")
+		r.are(r.dtype(a.W.Tensor), a.DX, a.DY)
 		r.add(a.DX, ref.LinearBackwardInput(r.floats(a.DY), r.weight(a.W)), a.Accumulate)
 	})
 }
@@ -95,6 +138,8 @@ func (r *Reference) LinearBackwardWeight(a engine.LinearBackwardWeightArgs) {
 	r.do(func() {
 		must(a.DW.Rows == a.DY.Cols && a.DW.Cols == a.X.Cols && a.DY.Rows == a.X.Rows &&
 			(!a.DBias.Valid() || a.DBias.Len() == a.DY.Cols), "reference: linear backward weight: bad shapes")
+		r.are(r.dtype(a.X), a.DY)
+		r.are(engine.F32, a.DW, a.DBias)
 		dw, db := ref.LinearBackwardWeight(r.floats(a.DY), r.floats(a.X))
 		r.add(a.DW, dw, true)
 		if a.DBias.Valid() {
@@ -108,6 +153,7 @@ func (r *Reference) RoPE(a engine.RoPEArgs) {
 	r.do(func() {
 		must(a.HeadDim > 0 && a.HeadDim%2 == 0 && a.X.Cols%a.HeadDim == 0 && a.Positions.Len() == a.X.Rows &&
 			a.Cos.Cols == a.HeadDim/2 && sameShape(a.Cos, a.Sin), "reference: rope: bad shapes")
+		r.are(engine.F32, a.Cos, a.Sin)
 		r.store(a.X, ref.RoPE(r.floats(a.X), r.ints(a.Positions), r.floats(a.Cos), r.floats(a.Sin), a.HeadDim, a.Inverse))
 	})
 }
@@ -124,7 +170,9 @@ func (r *Reference) Attention(a engine.AttentionArgs) {
 		checkHeads(a.Q, a.K, a.V, a.HeadDim)
 		p.Check()
 		must(p.Rows == a.Q.Rows && sameShape(a.O, a.Q), "reference: attention: bad shapes")
-		o, lse := ref.Attention(r.floats(a.Q), r.floats(a.K), r.floats(a.V), a.HeadDim, float64(a.Scale), p)
+		r.are(r.dtype(a.Q), a.O, a.K, a.V)
+		r.are(engine.F32, a.LSE)
+		o, lse := r.intermediate(r.dtype(a.Q)).Attention(r.floats(a.Q), r.floats(a.K), r.floats(a.V), a.HeadDim, float64(a.Scale), p)
 		r.store(a.O, o)
 		if a.LSE.Valid() {
 			r.store(a.LSE, lse)
@@ -140,7 +188,9 @@ func (r *Reference) AttentionBackward(a engine.AttentionBackwardArgs) {
 		p.Check()
 		must(p.Rows == a.Q.Rows && sameShape(a.O, a.Q, a.DO, a.DQ) && sameShape(a.K, a.DK, a.DV),
 			"reference: attention backward: bad shapes")
-		dq, dk, dv := ref.AttentionBackward(r.floats(a.DO), r.floats(a.Q), r.floats(a.K), r.floats(a.V),
+		r.are(r.dtype(a.Q), a.DQ, a.DK, a.DV, a.DO, a.O, a.K, a.V)
+		r.are(engine.F32, a.LSE)
+		dq, dk, dv := r.intermediate(r.dtype(a.Q)).AttentionBackward(r.floats(a.DO), r.floats(a.Q), r.floats(a.K), r.floats(a.V),
 			r.floats(a.O), r.floats(a.LSE), a.HeadDim, float64(a.Scale), p)
 		r.store(a.DQ, dq)
 		r.store(a.DK, dk)
@@ -152,6 +202,7 @@ func (r *Reference) AttentionBackward(a engine.AttentionBackwardArgs) {
 func (r *Reference) SwiGLU(a engine.SwiGLUArgs) {
 	r.do(func() {
 		must(sameShape(a.Y, a.Gate, a.Up), "reference: swiglu: bad shapes")
+		r.are(r.dtype(a.Y), a.Gate, a.Up)
 		r.store(a.Y, ref.SwiGLU(r.floats(a.Gate), r.floats(a.Up)))
 	})
 }
@@ -160,6 +211,7 @@ func (r *Reference) SwiGLU(a engine.SwiGLUArgs) {
 func (r *Reference) SwiGLUBackward(a engine.SwiGLUBackwardArgs) {
 	r.do(func() {
 		must(sameShape(a.DY, a.Gate, a.Up, a.DGate, a.DUp), "reference: swiglu backward: bad shapes")
+		r.are(r.dtype(a.DY), a.Gate, a.Up, a.DGate, a.DUp)
 		dg, du := ref.SwiGLUBackward(r.floats(a.DY), r.floats(a.Gate), r.floats(a.Up))
 		r.store(a.DGate, dg)
 		r.store(a.DUp, du)
@@ -170,7 +222,10 @@ func (r *Reference) SwiGLUBackward(a engine.SwiGLUBackwardArgs) {
 func (r *Reference) LogProb(a engine.LogProbArgs) {
 	r.do(func() {
 		must(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows, "reference: logprob: bad shapes")
-		logp, h, lse := ref.LogProb(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), float64(a.Scale))
+		r.are(r.dtype(a.W.Tensor), a.X)
+		// Logits are what Linear would have stored.
+		logits := ref.Rounding(func(z float64) float64 { return r.round(engine.F32, z) })
+		logp, h, lse := logits.LogProb(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), float64(a.Scale))
 		r.store(a.LogProb, ref.Mat{Rows: 1, Cols: len(logp), V: logp})
 		r.store(a.Entropy, ref.Mat{Rows: 1, Cols: len(h), V: h})
 		r.store(a.LSE, ref.Mat{Rows: 1, Cols: len(lse), V: lse})
@@ -182,7 +237,9 @@ func (r *Reference) LogProbBackward(a engine.LogProbBackwardArgs) {
 	r.do(func() {
 		must(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows && sameShape(a.DX, a.X) && sameShape(a.DW, a.W.Tensor),
 			"reference: logprob backward: bad shapes")
-		dx, dw := ref.LogProbBackward(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), r.floats(a.LSE).V,
+		r.are(r.dtype(a.W.Tensor), a.X, a.DX)
+		r.are(engine.F32, a.DW)
+		dx, dw := r.intermediate(r.dtype(a.X)).LogProbBackward(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), r.floats(a.LSE).V,
 			r.optional(a.Entropy).V, r.floats(a.DLogProb).V, r.optional(a.DEntropy).V, float64(a.Scale))
 		r.store(a.DX, dx)
 		r.add(a.DW, dw, true)
@@ -206,6 +263,7 @@ func (r *Reference) KVWrite(a engine.KVWriteArgs) {
 	r.do(func() {
 		must(sameShape(a.K, a.V) && a.K.Cols == a.Cache.KVHeads*a.Cache.HeadDim && a.Rows.Len() == a.Slots.Len(),
 			"reference: kv write: bad shapes")
+		must(r.dtype(a.K) == r.buffer(a.Cache.K).dtype && r.dtype(a.V) == r.dtype(a.K), "reference: tensor has the wrong type")
 		r.cache(a.Cache).Write(r.floats(a.K), r.floats(a.V), r.ints(a.Rows), r.ints(a.Slots))
 	})
 }
@@ -216,11 +274,13 @@ func (r *Reference) DecodeAttention(a engine.DecodeAttentionArgs) {
 		checkHeads(a.Q, a.K, a.V, a.Cache.HeadDim)
 		must(a.K.Cols == a.Cache.KVHeads*a.Cache.HeadDim && sameShape(a.O, a.Q) && a.Positions.Len() == a.Q.Rows &&
 			a.PageTable.Rows == a.Q.Rows, "reference: decode attention: bad shapes")
+		r.are(r.dtype(a.Q), a.O, a.K, a.V)
+		must(r.dtype(a.K) == r.buffer(a.Cache.K).dtype, "reference: tensor has the wrong type")
 		ids, table := r.ints(a.PageTable), make([][]int32, a.Q.Rows)
 		for b := range table {
 			table[b] = ids[b*a.PageTable.Cols:][:a.PageTable.Cols]
 		}
-		r.store(a.O, ref.DecodeAttention(r.floats(a.Q), r.floats(a.K), r.floats(a.V), r.cache(a.Cache),
+		r.store(a.O, r.intermediate(r.dtype(a.Q)).DecodeAttention(r.floats(a.Q), r.floats(a.K), r.floats(a.V), r.cache(a.Cache),
 			table, r.ints(a.Positions), a.Cache.HeadDim, float64(a.Scale)))
 	})
 }

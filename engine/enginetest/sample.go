@@ -39,7 +39,7 @@ func (e *env) sampler(v int, logits []float32, rows []ref.SampleParams, marker [
 		params, keys = append(params, p...), append(keys, k...)
 		s.rows[i] = sampleParams(toMat(1, engine.NumParams, p).V, k)
 	}
-	s.params = e.data("Params", b, engine.NumParams, params)
+	s.params = e.dataF32("Params", b, engine.NumParams, params)
 	s.keys = e.intMatrix("Keys", input, b, engine.NumKeys, keys)
 	if len(marker) > 0 {
 		// The marker may follow the odd tokens.
@@ -219,7 +219,7 @@ func samplingRows(e *env, b int) []ref.SampleParams {
 	return rows
 }
 
-func sampleChecks() (checks []Check) {
+func sampleChecks() (checks list) {
 	for i, s := range [][2]int{{0, 10}, {1, 1}, {3, 2}, {1, 40}, {8, 40}, {40, 63}, {18, 1000}, {9, engine.VocabChunk - 1},
 		{9, engine.VocabChunk}, {10, engine.VocabChunk + 1}, {18, 9001}, {7, 40000}} {
 		for _, withMarker := range []bool{false, true} {
@@ -227,17 +227,16 @@ func sampleChecks() (checks []Check) {
 			if withMarker && v < 40 {
 				continue
 			}
-			checks = append(checks, Check{"Sample", fmt.Sprintf("B=%d,V=%d,marker=%v", b, v, withMarker),
-				withLayout(i, func(e *env) error { return sampleStep(e, b, v, withMarker) })})
+			checks.add("Sample", "", fmt.Sprintf("B=%d,V=%d,marker=%v", b, v, withMarker), b*v, i,
+				func(e *env) error { return sampleStep(e, b, v, withMarker) })
 		}
 	}
-	return append(checks,
-		Check{"Sample", "ties", sampleTies},
-		Check{"Sample", "help bias shifts the log-odds", biasShiftsLogOdds},
-		Check{"Sample", "the marker is forced to its end", markerForced},
-		Check{"Sample", "a bias of -Inf forbids", biasForbids},
-		Check{"Sample", "marker slice is copied at the call", markerCopied},
-	)
+	checks.one("Sample", "ties", sampleTies)
+	checks.one("Sample", "help bias shifts the log-odds", biasShiftsLogOdds)
+	checks.one("Sample", "the marker is forced to its end", markerForced)
+	checks.one("Sample", "a bias of -Inf forbids", biasForbids)
+	checks.one("Sample", "marker slice is copied at the call", markerCopied)
+	return checks
 }
 
 func sampleStep(e *env, b, v int, withMarker bool) error {
@@ -427,7 +426,7 @@ func markerCopied(e *env) error {
 }
 
 // samplingStatisticsChecks: many draws against the reference's probabilities.
-func samplingStatisticsChecks() (checks []Check) {
+func samplingStatisticsChecks() (checks list) {
 	for name, change := range map[string]func(*ref.SampleParams){
 		"plain":       func(*ref.SampleParams) {},
 		"temperature": func(p *ref.SampleParams) { p.Temperature = 0.7 },
@@ -436,7 +435,7 @@ func samplingStatisticsChecks() (checks []Check) {
 		"min-p":       func(p *ref.SampleParams) { p.MinP = 0.15 },
 		"bias":        func(p *ref.SampleParams) { p.HelpBias = 1.5 },
 	} {
-		checks = append(checks, Check{"SampleStatistics", name, func(e *env) error { return chiSquare(e, change) }})
+		checks.one("SampleStatistics", name, func(e *env) error { return chiSquare(e, change) })
 	}
 	sortChecks(checks)
 	return checks

@@ -19,7 +19,11 @@ func openCPU(t testing.TB) engine.Backend {
 // The reference passes its own suite: what the suite expects and what the
 // contract's plainest implementation does agree.
 func TestReferenceConforms(t *testing.T) {
-	enginetest.Run(t, func(testing.TB) engine.Backend { return enginetest.NewReference() })
+	enginetest.Run(t, func(testing.TB) engine.Backend { return enginetest.NewRounding() })
+}
+
+func TestReferenceConformsThinly(t *testing.T) {
+	enginetest.Run(t, func(testing.TB) engine.Backend { return enginetest.NewRounding() }, enginetest.Thin())
 }
 
 // The deferred backend keeps the contract of the one inside, bits included.

@@ -2,12 +2,14 @@ package enginetest
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/half"
 )
 
 // defective is a backend with one defect: a hook that is set replaces the
@@ -168,6 +170,58 @@ func (d *defective) scratchCopy(t engine.Tensor, f func([]float32)) engine.Tenso
 	f(v)
 	d.Backend.UploadF32(out, v)
 	return out
+}
+
+// toBF16 rounds, and cutToBF16 cuts, all elements of a float32 tensor to what
+// BF16 can hold.
+func toBF16(v []float32) {
+	for i, x := range v {
+		v[i] = half.FromBF16(half.BF16(x))
+	}
+}
+
+func cutToBF16(v []float32) { keepBits(v, 16) }
+
+// keepBits cuts the lowest bits of each element off.
+func keepBits(v []float32, cut int) {
+	for i, x := range v {
+		v[i] = math.Float32frombits(math.Float32bits(x) >> cut << cut)
+	}
+}
+
+// alter replaces t's elements by f of them.
+func (d *defective) alter(t engine.Tensor, f func([]float32)) {
+	if t.Valid() && t.Len() > 0 {
+		d.Backend.Copy(t, d.scratchCopy(t, f))
+	}
+}
+
+// alterCodes replaces t's codes by f of them.
+func (d *defective) alterCodes(t engine.Tensor, f func(int32) int32) {
+	if t.Len() == 0 || t.Buf.DType() != engine.U8 {
+		return
+	}
+	v := make([]int32, t.Len())
+	d.Backend.DownloadI32(v, t)
+	for i := range v {
+		v[i] = f(v[i])
+	}
+	d.Backend.UploadI32(t, v)
+}
+
+// wideLinear has the float32 result altered before it is stored as BF16.
+func wideLinear(f func([]float32)) func(d *defective, a engine.LinearArgs) {
+	return func(d *defective, a engine.LinearArgs) {
+		y := a.Y
+		if y.Len() == 0 || y.Buf.DType() != engine.BF16 {
+			d.Backend.Linear(a)
+			return
+		}
+		a.Y = d.scratchCopy(y, func([]float32) {})
+		d.Backend.Linear(a)
+		d.alter(a.Y, f)
+		d.Backend.Copy(y, a.Y)
+	}
 }
 
 // defects are the suite's teeth: each must be caught by a check whose operation
@@ -512,6 +566,154 @@ var defects = []struct {
 		d.Backend.Linear(a)
 		d.change(a.Y, 0, 0, func(float32) float32 { return nan32 })
 	}}},
+	{"a BF16 result cut off, not rounded", "Linear/BF16/plain", defective{linear: wideLinear(cutToBF16)}},
+	{"a BF16 result rounded up from the middle", "Linear/BF16/rounded once", defective{linear: wideLinear(func(v []float32) {
+		for i, x := range v {
+			v[i] = math.Float32frombits((math.Float32bits(x) + 0x8000) >> 16 << 16)
+		}
+	})}},
+	{"a BF16 result rounded twice", "Linear/BF16/rounded once", defective{linear: wideLinear(func(v []float32) {
+		for i, x := range v { // to eleven bits first, to nearest
+			v[i] = math.Float32frombits((math.Float32bits(x) + 0x1000) >> 13 << 13)
+		}
+	})}},
+	{"a sum in BF16", "LinearBackwardInput/BF16/rounded once", defective{backwardInput: func(d *defective, a engine.LinearBackwardInputArgs) {
+		if !a.Accumulate {
+			d.Backend.LinearBackwardInput(a)
+			return
+		}
+		old := d.scratchCopy(a.DX, func([]float32) {})
+		a.Accumulate = false
+		d.Backend.LinearBackwardInput(a)
+		var before []float32
+		d.scratchCopy(old, func(v []float32) { before = append(before, v...) })
+		d.alter(a.DX, func(v []float32) {
+			for i := range v {
+				v[i] += before[i]
+			}
+		})
+	}}},
+	{"the residual stream in BF16", "Linear/BF16/residual", defective{linear: func(d *defective, a engine.LinearArgs) {
+		d.Backend.Linear(a)
+		if a.Residual.Valid() {
+			d.alter(a.Y, toBF16)
+		}
+	}}},
+	{"a float32 result rounded to BF16", "Linear/BF16/to float32", defective{linear: func(d *defective, a engine.LinearArgs) {
+		d.Backend.Linear(a)
+		d.alter(a.Y, toBF16)
+	}}},
+	{"weight gradients in BF16", "LinearBackwardWeight/BF16/plain", defective{backwardWeight: func(d *defective, a engine.LinearBackwardWeightArgs) {
+		d.Backend.LinearBackwardWeight(a)
+		d.alter(a.DW, toBF16)
+	}}},
+	{"the residual's gradient in BF16", "RMSNormBackward/BF16/accumulate", defective{normBackward: func(d *defective, a engine.RMSNormBackwardArgs) {
+		d.Backend.RMSNormBackward(a)
+		d.alter(a.DX, toBF16)
+	}}},
+	{"Rstd in BF16", "RMSNorm/BF16/plain", defective{norm: func(d *defective, a engine.RMSNormArgs) {
+		d.Backend.RMSNorm(a)
+		d.alter(a.Rstd, toBF16)
+	}}},
+	{"float32 rows read as BF16", "RMSNorm/BF16/of float32", defective{norm: func(d *defective, a engine.RMSNormArgs) {
+		a.X = d.scratchCopy(a.X, cutToBF16)
+		d.Backend.RMSNorm(a)
+	}}},
+	{"a gathered row rounded", "Gather/T=", defective{gather: func(d *defective, a engine.GatherArgs) {
+		d.Backend.Gather(a)
+		d.alter(a.Dst, toBF16)
+	}}},
+	{"LSE in BF16", "Attention/BF16/one segment", defective{attention: func(d *defective, a engine.AttentionArgs) {
+		d.Backend.Attention(a)
+		d.alter(a.LSE, toBF16)
+	}}},
+	{"outputs of attention cut off", "Attention/BF16/one segment", defective{attention: func(d *defective, a engine.AttentionArgs) {
+		d.Backend.Attention(a)
+		d.alter(a.O, func(v []float32) { keepBits(v, 17) })
+	}}},
+	{"gradients of four bits", "AttentionBackward/BF16/one segment", defective{attnBackward: func(d *defective, a engine.AttentionBackwardArgs) {
+		d.Backend.AttentionBackward(a)
+		d.alter(a.DQ, func(v []float32) { keepBits(v, 20) })
+	}}},
+	{"one place of BF16 in decoding", "AttentionBits/BF16/decode equals packed", defective{decode: func(d *defective, a engine.DecodeAttentionArgs) {
+		d.Backend.DecodeAttention(a)
+		if d.calls == 70 {
+			d.change(a.O, 0, 0, func(v float32) float32 { return math.Float32frombits(math.Float32bits(v) + 1<<16) })
+		}
+	}}},
+	{"logits in BF16", "LogProbBits/BF16/", defective{linear: func(d *defective, a engine.LinearArgs) {
+		d.Backend.Linear(a)
+		d.alter(a.Y, toBF16)
+	}}},
+	{"BF16 elements taken for float32 in an offset", "Fill/", defective{fill: func(d *defective, t engine.Tensor, v float32) {
+		if t.Buf.DType() == engine.BF16 {
+			t.Off /= 2
+		}
+		d.Backend.Fill(t, v)
+	}}},
+	{"a stride of BF16 rows in float32 elements", "Copy/between", defective{copyTensor: func(d *defective, dst, src engine.Tensor) {
+		if dst.Buf.DType() == engine.BF16 && dst.Rows > 1 {
+			dst = dst.RowRange(0, (dst.Rows+1)/2)
+			dst.Stride *= 2
+			src = src.RowRange(0, dst.Rows)
+		}
+		d.Backend.Copy(dst, src)
+	}}},
+	{"a copy cut off, not rounded", "Copy/between", defective{copyTensor: func(d *defective, dst, src engine.Tensor) {
+		if dst.Buf.DType() == engine.BF16 && src.Buf.DType() == engine.F32 {
+			src = d.scratchCopy(src, cutToBF16)
+		}
+		d.Backend.Copy(dst, src)
+	}}},
+	{"an upload cut off, not rounded", "Copy/between", defective{upload: func(d *defective, dst engine.Tensor, src []float32) {
+		if dst.Buf.DType() == engine.BF16 {
+			src = slices.Clone(src)
+			cutToBF16(src)
+		}
+		d.Backend.UploadF32(dst, src)
+	}}},
+	{"the working copy is of the old weights", "AdamW/n=", defective{adamW: func(d *defective, a engine.AdamWArgs) {
+		if a.Copy.Valid() {
+			d.Backend.Copy(a.Copy, a.P)
+			a.Copy = engine.Tensor{}
+		}
+		d.Backend.AdamW(a)
+	}}},
+	{"the working copy is cut off", "AdamW/n=", defective{adamW: func(d *defective, a engine.AdamWArgs) {
+		d.Backend.AdamW(a)
+		if a.Copy.Valid() {
+			d.Backend.Copy(a.Copy, d.scratchCopy(a.P, cutToBF16))
+		}
+	}}},
+	{"no working copy with 8-bit moments", "AdamW/8-bit moments/n=", defective{adamW: func(d *defective, a engine.AdamWArgs) {
+		if a.M.Buf.DType() == engine.U8 {
+			a.Copy = engine.Tensor{}
+		}
+		d.Backend.AdamW(a)
+	}}},
+	{"codes rounded down", "AdamW/8-bit moments/n=", defective{adamW: func(d *defective, a engine.AdamWArgs) {
+		d.Backend.AdamW(a)
+		d.alterCodes(a.M, func(c int32) int32 { return max(c-1, 0) })
+	}}},
+	{"scales of the step before", "AdamW/8-bit moments/n=", defective{adamW: func(d *defective, a engine.AdamWArgs) {
+		old := engine.Tensor{}
+		if a.VScale.Valid() {
+			old = d.scratchCopy(a.VScale, func([]float32) {})
+		}
+		d.Backend.AdamW(a)
+		if old.Valid() {
+			d.Backend.Copy(a.VScale, old)
+		}
+	}}},
+	{"small second moments become zero", "AdamW/8-bit moments never", defective{adamW: func(d *defective, a engine.AdamWArgs) {
+		d.Backend.AdamW(a)
+		d.alterCodes(a.V, func(c int32) int32 {
+			if c == 1 {
+				return 0
+			}
+			return c
+		})
+	}}},
 	{"zero gradients hide NaNs", "Isolation/rows of W", defective{backwardInput: func(d *defective, a engine.LinearBackwardInputArgs) {
 		d.Backend.Fill(a.DX, 0)
 	}}},
@@ -529,7 +731,7 @@ func TestSuiteCatchesSeededDefects(t *testing.T) {
 				}
 				tried++
 				d := c.defect
-				d.Backend = NewReference()
+				d.Backend = NewRounding()
 				if err := check.Run(&d); err != nil {
 					require.NotContains(t, err.Error(), "panic", "the defect must be caught by comparison")
 					caught++
@@ -540,4 +742,20 @@ func TestSuiteCatchesSeededDefects(t *testing.T) {
 			require.NotZero(t, caught, "none of %d checks named %s caught it", tried, c.caughtBy)
 		})
 	}
+}
+
+// Thin leaves every kind of check at every precision, and far less to do.
+func TestThinnedKeepsEveryKind(t *testing.T) {
+	work := func(checks []Check) (kinds map[string]bool, total int) {
+		kinds = map[string]bool{}
+		for _, c := range checks {
+			kinds[c.Op+"/"+c.Weights.String()+"/"+c.kind] = true
+			total += c.work
+		}
+		return kinds, total
+	}
+	all, allWork := work(Checks())
+	few, fewWork := work(thinned(Checks()))
+	require.Equal(t, all, few)
+	require.Less(t, fewWork, allWork/4)
 }

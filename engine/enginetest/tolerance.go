@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
 	"github.com/updraft-ml/updraft/internal/testx"
 )
@@ -32,7 +33,41 @@ func expect(c float64, want, mag []float64) expected {
 	return x
 }
 
-func (x expected) tol() []float64 { return testx.Tolerance(1, x.err, x.v) }
+// tol returns the tolerances of a result that is stored as d.
+func (x expected) tol(d engine.DType) []float64 {
+	tol := testx.Tolerance(1, x.err, x.v)
+	if d == engine.BF16 { // rounded a second time, from a value within the tolerance so far
+		for i, v := range x.v {
+			tol[i] += testx.HalfULPBF16(math.Abs(v) + tol[i])
+		}
+	}
+	return tol
+}
+
+// arith is the precision that operations compute at: the types of matrices and
+// of activations.
+type arith struct{ w, a engine.DType }
+
+// chain is the C of a sum of n products of activations or weights.
+func (a arith) chain(n int) float64 {
+	if a.a == engine.BF16 {
+		return testx.MatrixC(n)
+	}
+	return testx.ChainC(n)
+}
+
+// roundings returns the error, in units of u, of a sum whose terms have each
+// been rounded to BF16 on the way: their absolute values add up to sum, their
+// squares to squares. The roundings of different numbers are independent and of
+// mean zero, at most 2⁻⁸ of each term, so that by Hoeffding's inequality six
+// times the root of the sum of squares is exceeded with probability below 4e-8;
+// the sum of them all is never exceeded.
+func (a arith) roundings(sum, squares float64) float64 {
+	if a.a != engine.BF16 {
+		return 0
+	}
+	return math.Min(sum, 6*math.Sqrt(squares)) * (testx.EpsBF16 / testx.EpsF32)
+}
 
 // plus is the expectation of old + x, where the chain of x's sum may have
 // started from old, so that old takes part in as many roundings: c·|old|.
@@ -50,7 +85,7 @@ func (x expected) doubled() expected { return expect(2, x.v, x.err) }
 
 // nearSlice compares values that do not lie in a block.
 func nearSlice[G testx.Float](name string, got []G, want expected) error {
-	if _, err := testx.Close(got, want.v, want.tol()); err != nil {
+	if _, err := testx.Close(got, want.v, want.tol(engine.F32)); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
@@ -66,21 +101,21 @@ func (b *block) exactly(want []float64) error {
 }
 
 // expectLinear: one chain of K products and up to two more summands.
-func expectLinear(x, w, bias, residual ref.Mat) expected {
+func (a arith) expectLinear(x, w, bias, residual ref.Mat) expected {
 	mag := ref.Linear(abs(x), abs(w), abs(bias), abs(residual))
-	return expect(testx.ChainC(x.Cols+2), ref.Linear(x, w, bias, residual).V, mag.V)
+	return expect(a.chain(x.Cols+2), ref.Linear(x, w, bias, residual).V, mag.V)
 }
 
 // expectLinearBackwardInput: one chain of N products.
-func expectLinearBackwardInput(dy, w ref.Mat) expected {
-	return expect(testx.ChainC(dy.Cols), ref.LinearBackwardInput(dy, w).V, ref.LinearBackwardInput(abs(dy), abs(w)).V)
+func (a arith) expectLinearBackwardInput(dy, w ref.Mat) expected {
+	return expect(a.chain(dy.Cols), ref.LinearBackwardInput(dy, w).V, ref.LinearBackwardInput(abs(dy), abs(w)).V)
 }
 
 // expectLinearBackwardWeight: one chain of T products.
-func expectLinearBackwardWeight(dy, x ref.Mat) (dw, db expected) {
+func (a arith) expectLinearBackwardWeight(dy, x ref.Mat) (dw, db expected) {
 	w, b := ref.LinearBackwardWeight(dy, x)
 	mw, mb := ref.LinearBackwardWeight(abs(dy), abs(x))
-	c := testx.ChainC(dy.Rows)
+	c := a.chain(dy.Rows)
 	return expect(c, w.V, mw.V), expect(c, b.V, mb.V)
 }
 

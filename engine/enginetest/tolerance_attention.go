@@ -16,7 +16,7 @@ type scores struct {
 	lse, mean float64 // log-sum-exp; Σ p·err
 }
 
-func scoresOf(q []float64, keys [][]float64, scale float64) scores {
+func (a arith) scoresOf(q []float64, keys [][]float64, scale float64) scores {
 	out := scores{s: make([]float64, len(keys)), err: make([]float64, len(keys)), p: make([]float64, len(keys))}
 	top := math.Inf(-1)
 	for j, k := range keys {
@@ -25,7 +25,7 @@ func scoresOf(q []float64, keys [][]float64, scale float64) scores {
 			out.s[j] += scale * q[i] * k[i]
 			mag += math.Abs(scale * q[i] * k[i])
 		}
-		out.err[j] = testx.ChainC(len(q))*mag + 2*math.Abs(out.s[j])
+		out.err[j] = a.chain(len(q))*mag + 2*math.Abs(out.s[j])
 		top = math.Max(top, out.s[j])
 	}
 	out.lse = ref.LogSumExp(out.s)
@@ -37,11 +37,27 @@ func scoresOf(q []float64, keys [][]float64, scale float64) scores {
 	return out
 }
 
-// softmaxC is the relative error of a probability beyond that of its score: an
-// exponential, a sum of n of them, a division, and the rescaling at each merge
-// of splits.
-func softmaxC(n int) float64 {
-	return 2*elemC + testx.ChainC(n) + elemC*math.Sqrt(float64(n/engine.PageSize))
+// softmaxC is the relative error of a probability beyond that of its score and,
+// where probabilities are rounded, of that: an exponential, a sum of n of them,
+// a division, and the rescaling at each merge of splits.
+func (a arith) softmaxC(n int) float64 {
+	return 2*elemC + a.chain(n) + elemC*math.Sqrt(float64(n/engine.PageSize))
+}
+
+// weighted adds what attention over one query's keys gives, and its error: an
+// output is Σ p·v, so its error is Σ p·|v| times the relative errors of p and of
+// the sum, and that of rounding p.
+func (a arith) weighted(s *scores, values [][]float64, v, err []float64) {
+	for i := range v {
+		sum, squares := 0.0, 0.0
+		for j, val := range values {
+			term := s.p[j] * math.Abs(val[i])
+			v[i] += s.p[j] * val[i]
+			err[i] += term * (s.err[j] + s.mean + a.softmaxC(len(values)))
+			sum, squares = sum+term, squares+term*term
+		}
+		err[i] += a.roundings(sum, squares)
+	}
 }
 
 // keysOf lists the head g columns of the given rows.
@@ -53,23 +69,19 @@ func keysOf(m ref.Mat, rows []int, g, d int) [][]float64 {
 	return out
 }
 
-// expectAttention: an output is Σ p·v, so its error is Σ p·|v| times the
-// relative errors of p and of the sum.
-func expectAttention(q, k, v ref.Mat, d int, scale float64, p *engine.Packing) (o, lse expected) {
+// expectAttention: see weighted.
+func (a arith) expectAttention(q, k, v ref.Mat, d int, scale float64, p *engine.Packing) (o, lse expected) {
 	wo, wl := ref.Attention(q, k, v, d, scale, p)
 	eo, el := ref.New(wo.Rows, wo.Cols), ref.New(wl.Rows, wl.Cols)
+	sums := make([]float64, d)
 	heads, kv := q.Cols/d, k.Cols/d
 	for t := range q.Rows {
 		rows := ref.Visible(p, t)
 		for h := range heads {
 			g := h / (heads / kv)
-			s := scoresOf(q.Row(t)[h*d:(h+1)*d], keysOf(k, rows, g, d), scale)
-			for j, val := range keysOf(v, rows, g, d) {
-				for i := range d {
-					eo.Row(t)[h*d+i] += s.p[j] * math.Abs(val[i]) * (s.err[j] + s.mean + softmaxC(len(rows)))
-				}
-			}
-			el.Row(t)[h] = s.mean + softmaxC(len(rows)) + 2*math.Abs(s.lse)
+			s := a.scoresOf(q.Row(t)[h*d:(h+1)*d], keysOf(k, rows, g, d), scale)
+			a.weighted(&s, keysOf(v, rows, g, d), sums, eo.Row(t)[h*d:(h+1)*d])
+			el.Row(t)[h] = s.mean + a.softmaxC(len(rows)) + 2*math.Abs(s.lse)
 		}
 	}
 	return expected{wo.V, eo.V}, expected{wl.V, el.V}
@@ -78,19 +90,20 @@ func expectAttention(q, k, v ref.Mat, d int, scale float64, p *engine.Packing) (
 // expectAttentionBackward: p comes from the score and the given LSE; ds is p
 // times a difference of two products of D elements; every gradient is then a
 // sum of such terms, over the keys that a row sees (DQ) or over all the rows
-// and heads that see a key (DK, DV).
-func expectAttentionBackward(do, q, k, v, o, lse ref.Mat, d int, scale float64, p *engine.Packing) (dq, dk, dv expected) {
+// and heads that see a key (DK, DV), with p and ds rounded before.
+func (a arith) expectAttentionBackward(do, q, k, v, o, lse ref.Mat, d int, scale float64, p *engine.Packing) (dq, dk, dv expected) {
 	wq, wk, wv := ref.AttentionBackward(do, q, k, v, o, lse, d, scale, p)
 	eq, ek, ev := ref.New(wq.Rows, wq.Cols), ref.New(wk.Rows, wk.Cols), ref.New(wv.Rows, wv.Cols)
+	sq, sk, sv := newSums(wq), newSums(wk), newSums(wv)
 	heads, kv := q.Cols/d, k.Cols/d
-	chainD, chainT := testx.ChainC(d), testx.ChainC(q.Rows*heads/kv)
+	chainD, chainT := a.chain(d), a.chain(q.Rows*heads/kv)
 	for t := range q.Rows {
 		rows := ref.Visible(p, t)
 		for h := range heads {
 			g := h / (heads / kv)
 			qh, doh, oh := q.Row(t)[h*d:(h+1)*d], do.Row(t)[h*d:(h+1)*d], o.Row(t)[h*d:(h+1)*d]
 			keys, values := keysOf(k, rows, g, d), keysOf(v, rows, g, d)
-			s := scoresOf(qh, keys, scale)
+			s := a.scoresOf(qh, keys, scale)
 			delta, magDelta := 0.0, 0.0
 			for i := range d {
 				delta += doh[i] * oh[i]
@@ -108,22 +121,47 @@ func expectAttentionBackward(do, q, k, v, o, lse ref.Mat, d int, scale float64, 
 				errDS := ds*relP + prob*(chainD+2)*(magDP+magDelta)
 				for i := range d {
 					ev.Row(r)[g*d+i] += prob * math.Abs(doh[i]) * (relP + chainT)
-					eq.Row(t)[h*d+i] += scale * math.Abs(keys[j][i]) * (errDS + ds*(testx.ChainC(len(rows))+4))
+					eq.Row(t)[h*d+i] += scale * math.Abs(keys[j][i]) * (errDS + ds*(a.chain(len(rows))+4))
 					ek.Row(r)[g*d+i] += scale * math.Abs(qh[i]) * (errDS + ds*(chainT+4))
+					sv.add(r, g*d+i, prob*doh[i])
+					sq.add(t, h*d+i, scale*ds*keys[j][i])
+					sk.add(r, g*d+i, scale*ds*qh[i])
 				}
 			}
 		}
 	}
+	sq.round(a, eq)
+	sk.round(a, ek)
+	sv.round(a, ev)
 	return expected{wq.V, eq.V}, expected{wk.V, ek.V}, expected{wv.V, ev.V}
 }
 
+// sums are the absolute values and the squares of the terms of each element.
+type sums struct{ abs, squares ref.Mat }
+
+func newSums(like ref.Mat) sums {
+	return sums{ref.New(like.Rows, like.Cols), ref.New(like.Rows, like.Cols)}
+}
+
+func (s sums) add(row, col int, term float64) {
+	s.abs.Row(row)[col] += math.Abs(term)
+	s.squares.Row(row)[col] += term * term
+}
+
+// round adds to err what rounding each term adds.
+func (s sums) round(a arith, err ref.Mat) {
+	for i := range err.V {
+		err.V[i] += a.roundings(s.abs.V[i], s.squares.V[i])
+	}
+}
+
 // logits are one row of scale·x·wᵀ with errors as in scores.
-func logitsOf(x []float64, w ref.Mat, scale float64) scores {
+func (a arith) logitsOf(x []float64, w ref.Mat, scale float64) scores {
 	rows := make([][]float64, w.Rows)
 	for v := range rows {
 		rows[v] = w.Row(v)
 	}
-	return scoresOf(x, rows, scale)
+	return a.scoresOf(x, rows, scale)
 }
 
 // vocabC is the relative error of a sum of positive exponentials over chunks
@@ -136,9 +174,9 @@ func vocabC(v int) float64 {
 // expectLogProb: LSE carries the mean error of the logits and that of the sum;
 // the entropy is a difference of LSE and Σ p·z, whose terms count each at its
 // own size.
-func expectLogProb(x, w ref.Mat, targets []int32, scale float64) (logp, entropy, lse expected) {
+func (a arith) expectLogProb(x, w ref.Mat, targets []int32, scale float64) (logp, entropy, lse expected) {
 	for t := range x.Rows {
-		s := logitsOf(x.Row(t), w, scale)
+		s := a.logitsOf(x.Row(t), w, scale)
 		wl, wh := ref.LogitStats(s.s)
 		target := int(targets[t])
 		el := s.mean + vocabC(w.Rows) + 2*math.Abs(wl)
@@ -154,14 +192,15 @@ func expectLogProb(x, w ref.Mat, targets []int32, scale float64) (logp, entropy,
 	return logp, entropy, lse
 }
 
-// expectLogProbBackward: p from the logit and the given LSE, then dz, then one
-// sum of V (DX) or T (DW) products.
-func expectLogProbBackward(x, w ref.Mat, targets []int32, lse, entropy, dlogp, dentropy []float64, scale float64) (dx, dw expected) {
+// expectLogProbBackward: p from the logit and the given LSE, then dz, rounded,
+// then one sum of V (DX) or T (DW) products.
+func (a arith) expectLogProbBackward(x, w ref.Mat, targets []int32, lse, entropy, dlogp, dentropy []float64, scale float64) (dx, dw expected) {
 	wx, ww := ref.LogProbBackward(x, w, targets, lse, entropy, dlogp, dentropy, scale)
 	ex, ew := ref.New(wx.Rows, wx.Cols), ref.New(ww.Rows, ww.Cols)
-	chainV, chainT := testx.ChainC(w.Rows), testx.ChainC(x.Rows)
+	sx, sw := newSums(wx), newSums(ww)
+	chainV, chainT := a.chain(w.Rows), a.chain(x.Rows)
 	for t := range x.Rows {
-		s := logitsOf(x.Row(t), w, scale)
+		s := a.logitsOf(x.Row(t), w, scale)
 		h, dh := 0.0, 0.0
 		if dentropy != nil {
 			h, dh = entropy[t], dentropy[t]
@@ -180,8 +219,12 @@ func expectLogProbBackward(x, w ref.Mat, targets []int32, lse, entropy, dlogp, d
 			for c := range x.Cols {
 				ex.Row(t)[c] += scale * math.Abs(w.At(v, c)) * (err + math.Abs(dz[v])*(chainV+2))
 				ew.Row(v)[c] += scale * math.Abs(x.At(t, c)) * (err + math.Abs(dz[v])*(chainT+2))
+				sx.add(t, c, scale*dz[v]*w.At(v, c))
+				sw.add(v, c, scale*dz[v]*x.At(t, c))
 			}
 		}
 	}
+	sx.round(a, ex)
+	sw.round(a, ew)
 	return expected{wx.V, ex.V}, expected{ww.V, ew.V}
 }

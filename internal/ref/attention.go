@@ -26,34 +26,46 @@ func Visible(p *engine.Packing, t int) []int {
 }
 
 // attend returns softmax(scale·q·kᵀ)·v over the given keys and values and the
-// logarithm of the sum of exponentials.
-func attend(o, q []float64, keys, values [][]float64, scale float64) (lse float64) {
-	s := make([]float64, len(keys))
+// logarithm of the sum of exponentials. Exponentials are relative to the largest
+// score, and rounded before they multiply v.
+func (r Rounding) attend(o, q []float64, keys, values [][]float64, scale float64) (lse float64) {
+	s, top := make([]float64, len(keys)), math.Inf(-1)
 	for j, k := range keys {
 		s[j] = scale * dot(q, k)
+		top = math.Max(top, s[j])
 	}
-	lse = LogSumExp(s)
+	sum := 0.0
 	clear(o)
 	for j, v := range values {
-		p := math.Exp(s[j] - lse)
+		p := math.Exp(s[j] - top)
+		sum += p
+		p = r.round(p)
 		for i := range o {
 			o[i] += p * v[i]
 		}
 	}
-	return lse
+	for i := range o {
+		o[i] /= sum
+	}
+	return top + math.Log(sum)
 }
 
 // Attention returns causal softmax attention over packed segments,
 // o [T, H*D], and its log-sum-exp lse [T, H], for q [T, H*D] and
 // k, v [T, KV*D]. Query head h reads key-value head h/(H/KV).
 func Attention(q, k, v Mat, headDim int, scale float64, p *engine.Packing) (o, lse Mat) {
+	return Rounding(nil).Attention(q, k, v, headDim, scale, p)
+}
+
+// Attention is the function Attention with rounded exponentials.
+func (r Rounding) Attention(q, k, v Mat, headDim int, scale float64, p *engine.Packing) (o, lse Mat) {
 	heads, kv := q.Cols/headDim, k.Cols/headDim
 	o, lse = New(q.Rows, q.Cols), New(q.Rows, heads)
 	for t := range q.Rows {
 		rows := Visible(p, t)
 		for h := range heads {
 			g := h / (heads / kv)
-			lse.Row(t)[h] = attend(head(o, t, h, headDim), head(q, t, h, headDim),
+			lse.Row(t)[h] = r.attend(head(o, t, h, headDim), head(q, t, h, headDim),
 				headRows(k, rows, g, headDim), headRows(v, rows, g, headDim), scale)
 		}
 	}
@@ -66,6 +78,12 @@ func Attention(q, k, v Mat, headDim int, scale float64, p *engine.Packing) (o, l
 //	dv_j += p_j·do,  ds_j = p_j·(do·v_j − do·o),
 //	dq += scale·ds_j·k_j,  dk_j += scale·ds_j·q.
 func AttentionBackward(do, q, k, v, o, lse Mat, headDim int, scale float64, p *engine.Packing) (dq, dk, dv Mat) {
+	return Rounding(nil).AttentionBackward(do, q, k, v, o, lse, headDim, scale, p)
+}
+
+// AttentionBackward is the function AttentionBackward with p and ds rounded
+// before their products.
+func (r Rounding) AttentionBackward(do, q, k, v, o, lse Mat, headDim int, scale float64, p *engine.Packing) (dq, dk, dv Mat) {
 	heads, kv := q.Cols/headDim, k.Cols/headDim
 	dq, dk, dv = New(q.Rows, q.Cols), New(k.Rows, k.Cols), New(v.Rows, v.Cols)
 	for t := range q.Rows {
@@ -73,14 +91,15 @@ func AttentionBackward(do, q, k, v, o, lse Mat, headDim int, scale float64, p *e
 			g := h / (heads / kv)
 			qh, doh := head(q, t, h, headDim), head(do, t, h, headDim)
 			delta := dot(doh, head(o, t, h, headDim))
-			for _, r := range Visible(p, t) {
-				kr, vr := head(k, r, g, headDim), head(v, r, g, headDim)
+			for _, row := range Visible(p, t) {
+				kr, vr := head(k, row, g, headDim), head(v, row, g, headDim)
 				prob := math.Exp(scale*dot(qh, kr) - lse.At(t, h))
-				ds := prob * (dot(doh, vr) - delta)
+				ds := r.round(prob * (dot(doh, vr) - delta))
+				prob = r.round(prob)
 				for i := range headDim {
-					head(dv, r, g, headDim)[i] += prob * doh[i]
+					head(dv, row, g, headDim)[i] += prob * doh[i]
 					head(dq, t, h, headDim)[i] += scale * ds * kr[i]
-					head(dk, r, g, headDim)[i] += scale * ds * qh[i]
+					head(dk, row, g, headDim)[i] += scale * ds * qh[i]
 				}
 			}
 		}
@@ -114,6 +133,11 @@ func (c Cache) Write(k, v Mat, rows, slots []int32) {
 // p of sequence b lies in page table[b][p/PageSize]. Rows at a negative
 // position store nothing and give zeros.
 func DecodeAttention(q, k, v Mat, c Cache, table [][]int32, positions []int32, headDim int, scale float64) Mat {
+	return Rounding(nil).DecodeAttention(q, k, v, c, table, positions, headDim, scale)
+}
+
+// DecodeAttention is the function DecodeAttention with rounded exponentials.
+func (r Rounding) DecodeAttention(q, k, v Mat, c Cache, table [][]int32, positions []int32, headDim int, scale float64) Mat {
 	heads, kv := q.Cols/headDim, k.Cols/headDim
 	o := New(q.Rows, q.Cols)
 	for b := range q.Rows {
@@ -129,7 +153,7 @@ func DecodeAttention(q, k, v Mat, c Cache, table [][]int32, positions []int32, h
 		copy(c.V.Row(last), v.Row(b))
 		for h := range heads {
 			g := h / (heads / kv)
-			attend(head(o, b, h, headDim), head(q, b, h, headDim),
+			r.attend(head(o, b, h, headDim), head(q, b, h, headDim),
 				headRows(c.K, slots, g, headDim), headRows(c.V, slots, g, headDim), scale)
 		}
 	}

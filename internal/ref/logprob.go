@@ -29,7 +29,12 @@ func Logits(x, w Mat, scale float64) Mat {
 // LogProb returns, for each row of z = scale·x·wᵀ, lse = log Σ e^z,
 // z_target − lse and the entropy lse − Σ p·z.
 func LogProb(x, w Mat, targets []int32, scale float64) (logp, entropy, lse []float64) {
-	z := Logits(x, w, scale)
+	return Rounding(nil).LogProb(x, w, targets, scale)
+}
+
+// LogProb is the function LogProb with rounded logits.
+func (r Rounding) LogProb(x, w Mat, targets []int32, scale float64) (logp, entropy, lse []float64) {
+	z := Logits(x, w, scale).Map(r.round)
 	for t := range z.Rows {
 		l, h := LogitStats(z.Row(t))
 		lse, entropy = append(lse, l), append(entropy, h)
@@ -72,6 +77,12 @@ func LogitGradient(z []float64, target int, lse, entropy, dlogp, dentropy float6
 // LogProbBackward returns dx = scale·dz·w and dw = scale·dzᵀ·x with dz as in
 // LogitGradient. dentropy may be nil; entropy is read only where it is not.
 func LogProbBackward(x, w Mat, targets []int32, lse, entropy, dlogp, dentropy []float64, scale float64) (dx, dw Mat) {
+	return Rounding(nil).LogProbBackward(x, w, targets, lse, entropy, dlogp, dentropy, scale)
+}
+
+// LogProbBackward is the function LogProbBackward with dz rounded before its
+// products.
+func (r Rounding) LogProbBackward(x, w Mat, targets []int32, lse, entropy, dlogp, dentropy []float64, scale float64) (dx, dw Mat) {
 	z := Logits(x, w, scale)
 	dx, dw = New(x.Rows, x.Cols), New(w.Rows, w.Cols)
 	for t := range x.Rows {
@@ -80,6 +91,7 @@ func LogProbBackward(x, w Mat, targets []int32, lse, entropy, dlogp, dentropy []
 			h, dh = entropy[t], dentropy[t]
 		}
 		for v, dz := range LogitGradient(z.Row(t), int(targets[t]), lse[t], h, dlogp[t], dh) {
+			dz = r.round(dz)
 			for c := range x.Cols {
 				dx.Row(t)[c] += scale * dz * w.At(v, c)
 				dw.Row(v)[c] += scale * dz * x.At(t, c)

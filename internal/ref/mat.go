@@ -1,5 +1,16 @@
 package ref
 
+// Rounding is what a lower precision does to an intermediate result. Its methods
+// are the operations that name one; nil rounds nothing.
+type Rounding func(float64) float64
+
+func (r Rounding) round(v float64) float64 {
+	if r == nil {
+		return v
+	}
+	return r(v)
+}
+
 // Mat is a dense row-major matrix. The zero Mat means "absent" where an
 // operation has optional arguments.
 type Mat struct {

@@ -108,6 +108,27 @@ const minTol = 1.0 / (1 << 126) / (1 << 20)
 // the worst case is reached.
 func ChainC(n int) float64 { return 4 + 2*math.Sqrt(float64(n)) }
 
+// MatrixC is the C of Tolerance for a sum of n products of BF16 numbers in
+// matrix units, which add 8 or 16 exact products and the float32 sum so far in
+// one step, aligned to the largest of them with the bits below its last place
+// cut off, and the result cut off too (Fasi et al., "Numerical behavior of
+// NVIDIA tensor cores", 2021). A step of 8 loses at most ten units of its largest
+// summand: 16 covers a single one. Over n/8 steps of products of mixed signs the
+// sum so far, which is then the largest, grows as the root of what has been
+// added: ten times the sum over the steps is below 3√n of Σ|a·b|. Unlike
+// roundings, cuts are of one sign, so that C holds for mixed signs alone.
+func MatrixC(n int) float64 { return 16 + 4*math.Sqrt(float64(n)) }
+
+// HalfULPBF16 is the largest error of rounding a number up to v in magnitude to
+// BF16: half the distance of its neighbours there.
+func HalfULPBF16(v float64) float64 {
+	if v == 0 {
+		return math.Ldexp(1, -134)
+	}
+	_, e := math.Frexp(v)                // v in [2^(e-1), 2^e)
+	return math.Ldexp(1, max(e-9, -134)) // eight bits of significand; subnormal below 2^-126
+}
+
 // Identical compares bits and tells the first element that differs. NaNs of
 // one payload are identical; 0 and −0 are not.
 func Identical(got, want []float32) error {

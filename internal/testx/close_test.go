@@ -121,3 +121,11 @@ func TestGradCheck(t *testing.T) {
 	require.Error(t, GradCheck(f, x, grad[:2], nil, 1e-6, 1e-3))
 	require.Error(t, GradCheck(f, x, grad, nil, 1e-6, 0))
 }
+
+func TestHalfULPBF16(t *testing.T) {
+	for v, want := range map[float64]float64{
+		1: 1.0 / 256, 1.99: 1.0 / 256, 2: 1.0 / 128, 0.75: 1.0 / 512, 0: math.Ldexp(1, -134), math.Ldexp(1, -126): math.Ldexp(1, -134),
+	} {
+		require.Equal(t, want, HalfULPBF16(v), "%g", v)
+	}
+}
