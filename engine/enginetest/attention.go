@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
@@ -119,6 +120,28 @@ func packings() (out []namedPacking) {
 	}}})
 }
 
+// kind tells packings apart by what they exercise: the shape of the name, and
+// whether a sequence is within a page, over several, or over 256 keys.
+func (p namedPacking) kind() string {
+	longest := 0
+	for _, s := range p.p.Segments {
+		longest = max(longest, s.PrefixLen+s.Len)
+	}
+	shape := strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, p.name))
+	switch {
+	case longest > 256:
+		return shape + ", long"
+	case longest > engine.PageSize:
+		return shape + ", pages"
+	}
+	return shape
+}
+
 // pairs counts the queries and the keys that they see.
 func (p namedPacking) pairs() (n int) {
 	for _, s := range p.p.Segments {
@@ -131,7 +154,7 @@ func attentionChecks() (checks list) {
 	for i, p := range packings() {
 		for j := range 2 {
 			h := headsFor(p.p, i*2+j)
-			checks.add("Attention", p.name, h.String(), p.pairs()*h.h*h.d, i+j, func(e *env) error {
+			checks.named("Attention", p.kind(), p.name+"/"+h.String(), p.pairs()*h.h*h.d, i+j, func(e *env) error {
 				return attention(e, p.p, h, (i+j)%3 != 0)
 			})
 		}
@@ -224,7 +247,7 @@ func largeScores(e *env) error {
 func attentionBackwardChecks() (checks list) {
 	for i, p := range packings() {
 		h := headsFor(p.p, i)
-		checks.add("AttentionBackward", p.name, h.String(), p.pairs()*h.h*h.d, i, func(e *env) error {
+		checks.named("AttentionBackward", p.kind(), p.name+"/"+h.String(), p.pairs()*h.h*h.d, i, func(e *env) error {
 			return attentionBackward(e, p.p, h)
 		})
 	}

@@ -33,6 +33,11 @@ func (l *list) add(op, kind, shape string, work, i int, run func(*env) error) {
 	if kind != "" {
 		name = kind + "/" + shape
 	}
+	l.named(op, kind, name, work, i, run)
+}
+
+// named is add for a name that does not begin with the kind.
+func (l *list) named(op, kind, name string, work, i int, run func(*env) error) {
 	i %= len(layouts)
 	*l = append(*l, Check{Op: op, Name: name, kind: kind, work: work, layout: i, run: func(e *env) error {
 		e.layout = layouts[i]
