@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/updraft-ml/updraft/gapg/cloud"
@@ -375,7 +377,7 @@ func (r *experimentRun) train(ctx context.Context, method string, m *model.Model
 	start := time.Now()
 	c := r.config(method)
 	s := Setup{Model: m, Tokenizer: r.Tokenizer, Task: r.Task, Prompts: r.Train, EndToken: r.EndToken, MaxBatch: r.TrainBatch, Logger: r.Logger}
-	desk := &tally{desk: r.Cloud, seen: map[string]bool{}}
+	desk := &tally{desk: r.Cloud, seen: map[string]firstAsk{}}
 	if method != MethodTaskTuning {
 		s.Cloud = desk
 	}
@@ -409,7 +411,8 @@ func (r *experimentRun) train(ctx context.Context, method string, m *model.Model
 	if tr.MaxLogpDifference != 0 {
 		r.log.Error("rollout and training log-probs differ; this is a defect of the engine, please report it", "method", method, "max", tr.MaxLogpDifference)
 	}
-	tr.CloudCalls, tr.CloudCostUSD, tr.Time = desk.calls, desk.cost, time.Since(start)
+	tr.CloudCalls, tr.CloudCostUSD = desk.sums()
+	tr.Time = time.Since(start)
 	r.trainings = append(r.trainings, tr)
 	return nil
 }
@@ -417,28 +420,41 @@ func (r *experimentRun) train(ctx context.Context, method string, m *model.Model
 // tally counts the questions of one training, each once, whatever other
 // trainings have asked before it.
 type tally struct {
-	desk  Desk
-	seen  map[string]bool
-	calls int
-	cost  float64
+	desk Desk
+	mu   sync.Mutex
+	seen map[string]firstAsk // by the question's ID
 }
 
-// AnswerAll implements Desk. Cached then means: asked before by this training.
+type firstAsk struct {
+	step int
+	cost float64
+}
+
+// AnswerAll implements Desk. Cached then means: asked before by this training,
+// at an earlier step.
 func (t *tally) AnswerAll(ctx context.Context, step int, questions []cloud.Question) ([]cloud.Result, error) {
 	results, err := t.desk.AnswerAll(ctx, step, questions)
 	if err != nil {
 		return nil, err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	out := slices.Clone(results)
 	for i, q := range questions {
-		out[i].Cached = t.seen[q.ID]
-		if !out[i].Cached {
-			t.seen[q.ID] = true
-			t.calls++
-			t.cost += out[i].Answer.CostUSD
+		if _, ok := t.seen[q.ID]; !ok {
+			t.seen[q.ID] = firstAsk{step, out[i].Answer.CostUSD}
 		}
+		out[i].Cached = t.seen[q.ID].step < step
 	}
 	return out, nil
+}
+
+// sums returns how many questions were asked and what they cost.
+func (t *tally) sums() (calls int, usd float64) {
+	for _, id := range slices.Sorted(maps.Keys(t.seen)) { // a sum in a fixed order
+		usd += t.seen[id].cost
+	}
+	return len(t.seen), usd
 }
 
 // evaluate measures a model on validation and test prompts, each answered

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,9 +46,14 @@ func (parityTask) PromptFeatures(p Prompt) []float64 { return []float64{float64(
 func (parityTask) SelfCheck(_ Prompt, response string) bool { return strings.Contains(response, "x") }
 
 // testDesk answers rightly seven times in eight, by a hash of the ID.
-type testDesk struct{ calls int }
+type testDesk struct {
+	mu    sync.Mutex
+	calls int
+}
 
 func (d *testDesk) AnswerAll(_ context.Context, _ int, questions []cloud.Question) ([]cloud.Result, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	out := make([]cloud.Result, len(questions))
 	for i, q := range questions {
 		d.calls++

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/gapg/report"
 	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/checkpoint"
@@ -67,6 +68,8 @@ type runState struct {
 	BestValue      *float64        `json:"best_value,omitempty"`
 	SinceBest      int             `json:"evaluations_since_best"`
 	EarlyStopped   bool            `json:"early_stopped,omitempty"`
+	// EvaluationDue says that the step is made and its evaluation is not.
+	EvaluationDue bool `json:"evaluation_due,omitempty"`
 }
 
 const formatVersion = 1
@@ -89,21 +92,25 @@ func (r *Run) Train(ctx context.Context, resume bool) (err error) {
 			return err
 		}
 	}
-	for t.state.Step < t.cfg.MaxSteps && !r.state.EarlyStopped {
-		st, err := t.Step(ctx)
-		if err != nil {
-			return err
-		}
-		r.maxDiff = max(r.maxDiff, st.MaxLogpDifference)
-		if err := r.logStep(st); err != nil {
-			return err
-		}
-		last := t.state.Step == t.cfg.MaxSteps
-		if r.Config.EvalSteps > 0 && (t.state.Step%r.Config.EvalSteps == 0 || last) {
-			if err := r.evaluate(ctx); err != nil {
+	for r.state.EvaluationDue || t.state.Step < t.cfg.MaxSteps && !r.state.EarlyStopped {
+		if !r.state.EvaluationDue {
+			st, err := t.Step(ctx)
+			if err != nil {
+				return r.halt(ctx, err)
+			}
+			r.maxDiff = max(r.maxDiff, st.MaxLogpDifference)
+			if err := r.logStep(st); err != nil {
 				return err
 			}
+			r.state.EvaluationDue = r.Config.EvalSteps > 0 && (t.state.Step%r.Config.EvalSteps == 0 || t.state.Step == t.cfg.MaxSteps)
 		}
+		if r.state.EvaluationDue {
+			if err := r.evaluate(ctx); err != nil {
+				return r.halt(ctx, err)
+			}
+			r.state.EvaluationDue = false
+		}
+		last := t.state.Step == t.cfg.MaxSteps
 		stop := isClosed(r.Stop)
 		if last || stop || r.state.EarlyStopped || r.Config.SaveSteps > 0 && t.state.Step%r.Config.SaveSteps == 0 || r.state.BestStep == t.state.Step {
 			if err := r.save(ctx); err != nil {
@@ -118,6 +125,22 @@ func (r *Run) Train(ctx context.Context, resume bool) (err error) {
 		return t.s.Model.LoadWeights(ctx, r.checkpointDir(r.state.BestStep))
 	}
 	return nil
+}
+
+// halt ends a run for which the cloud has nothing more until somebody acts: at
+// a limit, or where it takes no question. The steps made so far are saved, so
+// that the run goes on from there under a raised limit or with a key that works.
+func (r *Run) halt(ctx context.Context, err error) error {
+	var limit *cloud.LimitError
+	var rejected *cloud.RejectedError
+	if !errors.As(err, &limit) && !errors.As(err, &rejected) || r.Trainer.state.Step == 0 {
+		return err
+	}
+	steps, listErr := checkpoints(r.Config.Dir)
+	if listErr == nil && slices.Contains(steps, r.Trainer.state.Step) && !r.state.EvaluationDue {
+		return err
+	}
+	return errors.Join(err, r.save(ctx))
 }
 
 // MaxLogpDifference returns the largest difference between rollout and training

@@ -213,6 +213,73 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// At a limit of the cloud's calls a run saves what it has; under raised limits it
+// goes on, to the end of one that met no limit.
+func TestResumeUnderRaisedLimits(t *testing.T) {
+	cfg := RunConfig{SaveSteps: 5, EvalSteps: 2, SaveTotalLimit: 1, MetricForBest: "score"}
+	best := map[int]float64{4: 0.5, 12: 0.3}
+	alg := func() Algorithm { return NewDAGRPO() }
+	whole := newRunner(t, alg, cfg, best)
+	w, err := whole.train(t, false, 0, 0)
+	require.NoError(t, err)
+	want := whole.outcome(t, w)
+	calls := whole.store.Used().Calls
+	require.Greater(t, calls, 4)
+
+	r := newRunner(t, alg, cfg, best)
+	halts := 0
+	for limit := 1; ; limit++ {
+		r.store.SetLimits(cloud.Limits{Calls: limit})
+		w, err = r.train(t, limit > 1, 0, 0)
+		if err == nil {
+			break
+		}
+		var reached *cloud.LimitError
+		require.ErrorAs(t, err, &reached)
+		require.LessOrEqual(t, r.store.Used().Calls, limit)
+		halts++
+	}
+	require.Equal(t, calls-1, halts)
+	got := r.outcome(t, w)
+	require.Equal(t, strings.Join(want.metrics, "\n"), strings.Join(got.metrics, "\n"))
+	require.Equal(t, want.entries, got.entries)
+	require.Equal(t, want.asked, got.asked)
+	require.True(t, sameBits(want.weights, got.weights))
+	for f, data := range want.files {
+		require.True(t, bytes.Equal(data, got.files[f]), "%s differs", f)
+	}
+}
+
+// An evaluation that meets a limit is made after the resumption, once.
+func TestResumeBeforeEvaluation(t *testing.T) {
+	r := newRunner(t, func() Algorithm { return GAPG{} }, RunConfig{EvalSteps: 12, SaveTotalLimit: 1}, nil)
+	fail := true
+	evaluations := 0
+	train := func(resume bool) error {
+		y := newToy(t, toyOptions{plain: true, store: r.store, cloud: r.cloud, config: func(c *Config) { c.MaxSteps = 12 }})
+		defer y.close()
+		run := &Run{Trainer: y.tr, Config: r.cfg}
+		run.Config.Dir = r.dir
+		run.Evaluate = func(context.Context, int) (map[string]float64, error) {
+			if fail {
+				return nil, fmt.Errorf("evaluation: %w", &cloud.LimitError{What: "calls"})
+			}
+			evaluations++
+			return map[string]float64{"score": 1}, nil
+		}
+		return run.Train(bg, resume)
+	}
+	var reached *cloud.LimitError
+	require.ErrorAs(t, train(false), &reached)
+	steps, err := checkpoints(r.dir)
+	require.NoError(t, err)
+	require.Equal(t, []int{12}, steps)
+	fail = false
+	require.NoError(t, train(true))
+	require.NoError(t, train(true))
+	require.Equal(t, 1, evaluations)
+}
+
 // A kill may fall between any two of the renames and removals of a save: every
 // such state of the directory resumes to the same end.
 func TestResumeFromEveryState(t *testing.T) {

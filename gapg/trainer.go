@@ -1,12 +1,14 @@
 package gapg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/updraft-ml/updraft/gapg/cloud"
@@ -16,7 +18,8 @@ import (
 
 // Desk asks the cloud for many answers at once; *cloud.Ledger is one. A
 // question is asked at most once ever, and every outcome is recorded before it
-// is returned.
+// is returned: asked again at the same step it is the same. Several goroutines
+// may ask at once.
 type Desk interface {
 	AnswerAll(ctx context.Context, step int, questions []cloud.Question) ([]cloud.Result, error)
 }
@@ -199,13 +202,13 @@ func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats, asked 
 		next.Cursor++
 	}
 	phase := time.Now()
-	if err := t.generate(ctx, groups, next, st); err != nil {
-		return nil, err
-	}
+	finish, err := t.generate(ctx, groups, next, st)
 	st.RolloutTime += time.Since(phase)
-
 	phase = time.Now()
-	if err := judgeWithin(ctx, t.s.Task, groups, t.cfg.JudgeTimeout); err != nil {
+	if finishErr := finish(); err == nil {
+		err = finishErr // else it is a consequence
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := t.askCloud(ctx, groups, next, asked); err != nil {
@@ -228,14 +231,32 @@ func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats, asked 
 	return resolved, ctx.Err()
 }
 
-// generate samples G responses to every group's prompt.
-func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st *StepStats) error {
-	handles := make([]*model.Handle, 0, len(groups))
-	// A step that ends early must not leave work behind for the next one.
-	finished := false
+// generate samples G responses to every group's prompt. As soon as a group is
+// whole it is judged, and where it asks for help the cloud's answer is fetched,
+// while the others are still being written; finish waits for that. What is then
+// on record does not depend on the order.
+func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st *StepStats) (finish func() error, err error) {
+	var (
+		handles = make([]*model.Handle, 0, len(groups))
+		errs    = make([]error, len(groups))
+		wg      sync.WaitGroup
+	)
+	beside, cancel := context.WithCancel(ctx)
+	finish = func() error {
+		defer cancel()
+		wg.Wait()
+		for _, g := range groups {
+			for _, r := range g.Rollouts {
+				next.Tokens += int64(len(r.Tokens))
+				st.RolloutTokens += len(r.Tokens)
+			}
+		}
+		return cmp.Or(errs...)
+	}
 	defer func() {
-		for _, h := range handles {
-			if !finished {
+		if err != nil { // a step that ends early must not leave work behind for the next one
+			cancel()
+			for _, h := range handles {
 				t.rollout.Cancel(h)
 			}
 		}
@@ -248,30 +269,57 @@ func (t *Trainer) generate(ctx context.Context, groups []*Group, next *State, st
 			StopTokens: []int32{t.s.EndToken},
 		})
 		if err != nil {
-			return err
+			return finish, err
 		}
 		handles = append(handles, h)
+	}
+	for i, h := range handles {
+		wg.Go(func() {
+			select {
+			case <-h.Done():
+				errs[i] = t.whole(beside, groups[i], h, next.Step)
+			case <-beside.Done():
+			}
+		})
 	}
 	if err := t.rollout.Run(ctx); err != nil {
 		if errors.Is(err, model.ErrNonFinite) {
 			err = fmt.Errorf("step %d: %w: %w; resume from a checkpoint with a lower learning rate", next.Step, ErrNonFinite, err)
 		}
-		return err
+		return finish, err
 	}
-	finished = true
-	for i, h := range handles {
-		g := groups[i]
-		for _, c := range h.Completions() {
-			text, finish := decode(t.s.Tokenizer, c, t.s.EndToken)
-			g.Rollouts = append(g.Rollouts, Rollout{
-				Tokens: c.Tokens, Text: text, Finish: finish,
-				OldLogprobs: c.LogProbs, Logprobs: c.LogProbs, SamplingLogprobs: c.SamplingLogProbs, Entropies: c.Entropies,
-			})
-			next.Tokens += int64(len(c.Tokens))
-			st.RolloutTokens += len(c.Tokens)
+	return finish, nil
+}
+
+// whole takes a group's responses over, judges them and fetches the answer that
+// they ask for. The answer stays in the desk's records, where askCloud finds it.
+func (t *Trainer) whole(ctx context.Context, g *Group, h *model.Handle, step int) error {
+	completions := h.Completions()
+	for _, c := range completions {
+		if c.Finish == model.FinishCancelled {
+			return nil // the step has failed
 		}
 	}
-	return nil
+	for _, c := range completions {
+		text, finish := decode(t.s.Tokenizer, c, t.s.EndToken)
+		g.Rollouts = append(g.Rollouts, Rollout{
+			Tokens: c.Tokens, Text: text, Finish: finish,
+			OldLogprobs: c.LogProbs, Logprobs: c.LogProbs, SamplingLogprobs: c.SamplingLogProbs, Entropies: c.Entropies,
+		})
+	}
+	if err := judgeWithin(ctx, t.s.Task, []*Group{g}, t.cfg.JudgeTimeout); err != nil {
+		return err
+	}
+	if t.s.Cloud == nil || !t.wantsCloud(g) {
+		return nil
+	}
+	_, err := t.s.Cloud.AnswerAll(ctx, step, []cloud.Question{question(g.Prompt)})
+	return err
+}
+
+// wantsCloud reports whether the cloud's answer to a judged group is needed.
+func (t *Trainer) wantsCloud(g *Group) bool {
+	return g.Unresolved == "" && (g.Helps() > 0 || t.cfg.QueryCloud == "all-fail" && g.DeviceCorrect() == 0)
 }
 
 // askCloud asks for the answers that this batch wants, each at most once ever.
@@ -279,10 +327,7 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State, as
 	var wanting []*Group
 	var questions []cloud.Question
 	for _, g := range groups {
-		if g.Unresolved != "" {
-			continue
-		}
-		if g.Helps() > 0 || t.cfg.QueryCloud == "all-fail" && g.DeviceCorrect() == 0 {
+		if t.wantsCloud(g) {
 			wanting = append(wanting, g)
 			questions = append(questions, question(g.Prompt))
 		}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/model"
 )
 
@@ -217,4 +220,58 @@ func TestLearns(t *testing.T) {
 	require.Greater(t, acc, 0.85)
 	require.Equal(t, 10, len(y.cloud.calls))
 	require.Equal(t, 10, y.cloud.total(), "once per prompt, ever")
+}
+
+// neverRight judges every response wrong, so that each group wants the cloud
+// under --query-cloud all-fail.
+type neverRight struct{}
+
+func (neverRight) Name() string                                           { return "never right" }
+func (neverRight) Judge(context.Context, Prompt, string) (Verdict, error) { return Verdict{}, nil }
+func (neverRight) JudgeCloud(context.Context, Prompt, string) (bool, error) {
+	return true, nil
+}
+
+// stepCounter counts decode steps and, at one of them, waits until the cloud has
+// been asked.
+type stepCounter struct {
+	engine.Backend
+	steps, waitAt int
+	asked         chan struct{}
+	late          bool
+}
+
+func (s *stepCounter) Run(p engine.Program) {
+	if s.steps++; s.steps == s.waitAt {
+		select {
+		case <-s.asked:
+		case <-time.After(20 * time.Second):
+			s.late = true
+		}
+	}
+	s.Backend.Run(p)
+}
+
+// The cloud answers the first groups while later ones are still being written.
+func TestCloudCallsOverlapRollouts(t *testing.T) {
+	var once sync.Once
+	counter := &stepCounter{asked: make(chan struct{})}
+	c := &toyCloud{answer: func(cloud.Question) (string, error) {
+		once.Do(func() { close(counter.asked) })
+		return "right", nil
+	}}
+	y := newToy(t, toyOptions{cloud: c,
+		wrap:  func(be engine.Backend) engine.Backend { counter.Backend = be; return counter },
+		setup: func(s *Setup) { s.Task, s.MaxBatch = neverRight{}, 4 },
+		config: func(c *Config) {
+			c.NumGenerations, c.PromptsPerStep, c.QueryCloud = 4, 3, "all-fail"
+			counter.waitAt = c.MaxCompletionLength + 1 // the first group is whole by then
+		},
+	})
+	defer y.close()
+	st, err := y.tr.Step(bg)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, counter.steps, counter.waitAt, "the rollouts went on")
+	require.False(t, counter.late, "nobody asked before the last group was whole")
+	require.Equal(t, 3, st.CloudCalls)
 }

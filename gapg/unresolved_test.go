@@ -290,7 +290,7 @@ func TestCancelledStep(t *testing.T) {
 	failures := 0
 	stride := 1
 	if testing.Short() {
-		stride = 6
+		stride = 3
 	}
 	for looks := 0; ; looks += stride {
 		failed, w, m := run(looks)
