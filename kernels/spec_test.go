@@ -14,7 +14,7 @@ import (
 )
 
 func allSpecs() []Spec {
-	return ProductSpecs()
+	return append(ProductSpecs(), AttentionSpecs()...)
 }
 
 func TestPTXIsFresh(t *testing.T) {
