@@ -16,7 +16,7 @@ func touch(name string) bool {
 	return os.Chtimes(name, now, now) == nil
 }
 
-// prune removes what has not been used for long. It is called under the lock.
+// prune removes what has not been used for long.
 func prune(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -24,7 +24,7 @@ func prune(dir string) {
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err == nil && time.Since(info.ModTime()) > keepFor && e.Name() != "lock" {
+		if err == nil && time.Since(info.ModTime()) > keepFor {
 			os.RemoveAll(filepath.Join(dir, e.Name()))
 		}
 	}

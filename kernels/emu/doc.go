@@ -16,8 +16,16 @@
 //     one of the modes; copies that are not waited for at the end are errors;
 //   - threads run as far ahead of each other as barriers let them, or in random
 //     order;
-//   - shared addresses, and global ones of copies, are checked for range and
-//     alignment;
+//   - every access to shared and to device memory, plain ones through pointers
+//     too, is checked for range and alignment: allocations touch nowhere, and
+//     between them lies what no thread may read or write;
+//   - races are found: two threads that use the same bytes, one of them writing,
+//     with nothing between that orders them. In a block barriers, named barriers and
+//     warp_sync order accesses (shuffles and the like do not); between blocks, a
+//     fence() before an atomic_add and one after it, or st_release and ld_acquire;
+//     shared memory that an asynchronous copy will write is nobody's until its
+//     thread has waited. driver/race.h says what is missed;
+//   - ld_nc of memory that the launch has written is an error;
 //   - lanes that meet in different instructions, barriers with counts that
 //     disagree, and threads that wait for ever end the launch with an error.
 //
@@ -37,6 +45,7 @@
 //	compute-mode=0      3: exclusive to a process, 2: prohibited
 //	streams=late        work of a stream runs when somebody waits for it, or at-once
 //	landing=late        of asynchronous copies: late, at-once or random
+//	resident=1          blocks that run at once, at most 8
 //	bank-conflicts=fail make one of ldmatrix an error
 //	seed=0              of the random choices; above 0, threads run in random order
 //	init=N retain=N     the code that cuInit, cuDevicePrimaryCtxRetain return

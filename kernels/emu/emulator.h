@@ -10,11 +10,9 @@
 #define DEVICE inline __attribute__((always_inline))
 
 #ifdef UPDRAFT_SM90A
-#define UPDRAFT_SHARED_BASE 2048
+#define UPDRAFT_SHARED_BASE ::emu::kBaseSm90a
 #else
-// A multiple of 128 and of nothing more, and not zero: a kernel that relies on
-// what it was not promised, or forgets the base, shows.
-#define UPDRAFT_SHARED_BASE 1152
+#define UPDRAFT_SHARED_BASE ::emu::kBase
 #endif
 
 #define KERNEL(threads, min_blocks, name, params)                                             \
@@ -26,15 +24,15 @@ namespace updraft {
 
 // --- Indices ----------------------------------------------------------------
 
-DEVICE u32 thread_x() { return emu::self->index; }
-DEVICE u32 lane() { return emu::self->lane; }
-DEVICE u32 warp() { return emu::self->index / 32; }
-DEVICE u32 block_x() { return emu::self->block->index[0]; }
-DEVICE u32 block_y() { return emu::self->block->index[1]; }
-DEVICE u32 block_z() { return emu::self->block->index[2]; }
-DEVICE u32 grid_x() { return emu::self->block->grid[0]; }
-DEVICE u32 grid_y() { return emu::self->block->grid[1]; }
-DEVICE u32 grid_z() { return emu::self->block->grid[2]; }
+DEVICE u32 thread_x() { return emu::quiet(emu::running()->index); }
+DEVICE u32 lane() { return thread_x() % 32; }
+DEVICE u32 warp() { return thread_x() / 32; }
+DEVICE u32 block_x() { return emu::quiet(emu::running()->block_index[0]); }
+DEVICE u32 block_y() { return emu::quiet(emu::running()->block_index[1]); }
+DEVICE u32 block_z() { return emu::quiet(emu::running()->block_index[2]); }
+DEVICE u32 grid_x() { return emu::quiet(emu::running()->grid[0]); }
+DEVICE u32 grid_y() { return emu::quiet(emu::running()->grid[1]); }
+DEVICE u32 grid_z() { return emu::quiet(emu::running()->grid[2]); }
 
 // --- Numbers ----------------------------------------------------------------
 
@@ -99,7 +97,7 @@ DEVICE u32 shuffle(u32 v, u32 from) {
   return o.result;
 }
 DEVICE u32 shuffle_xor(u32 v, u32 mask) {
-  emu::ShuffleOperand o{v, (emu::self->lane ^ mask) % 32, 0};
+  emu::ShuffleOperand o{v, (lane() ^ mask) % 32, 0};
   emu::meet(emu::kShuffleXor, &o);
   return o.result;
 }
@@ -119,16 +117,22 @@ DEVICE u32 shared_base() { return UPDRAFT_SHARED_BASE; }
 
 template <typename T>
 DEVICE T ld_shared(u32 a) {
+  emu::Words w = emu::load_shared(a, sizeof(T));
   T v;
-  __builtin_memcpy(&v, emu::shared_at(a, sizeof v), sizeof v);
+  __builtin_memcpy(&v, &w, sizeof v);
   return v;
 }
 template <typename T>
 DEVICE void st_shared(u32 a, T v) {
-  __builtin_memcpy(emu::shared_at(a, sizeof v), &v, sizeof v);
+  emu::Words w{};
+  __builtin_memcpy(&w, &v, sizeof v);
+  emu::store_shared(a, sizeof(T), w);
 }
 template <typename T>
-DEVICE T ld_nc(const T* p) { return *p; }
+DEVICE T ld_nc(const T* p) {
+  emu::read_constant(p, sizeof(T));
+  return *p;
+}
 template <typename T>
 DEVICE T ld_stream(const T* p) { return *p; }
 template <typename T>

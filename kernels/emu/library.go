@@ -45,11 +45,6 @@ func Library(o Options) (string, error) {
 	if b.cache, err = cacheDir(); err != nil {
 		return "", err
 	}
-	unlock, err := lock(filepath.Join(b.cache, "lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
 	prune(b.cache)
 	objects, err := b.objects(o)
 	if err != nil {
@@ -126,7 +121,9 @@ var baseFlags = []string{
 }
 
 // kernelFlags instrument the kernels' accesses to memory for driver/checks.cc.
-var kernelFlags = []string{"-O1", "-fsanitize=alignment"}
+var kernelFlags = []string{
+	"-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0", "-fsanitize=alignment",
+}
 
 var driverFlags = []string{"-O2"}
 
@@ -213,6 +210,14 @@ func (b *builder) compile(j job) (string, error) {
 	if touch(object) {
 		return object, nil
 	}
+	unlock, err := lock(object + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if touch(object) { // another process made it meanwhile
+		return object, nil
+	}
 	tmp, err := os.MkdirTemp(b.cache, "compile")
 	if err != nil {
 		return "", err
@@ -232,6 +237,11 @@ func (b *builder) compile(j job) (string, error) {
 
 func (b *builder) link(objects []string) (string, error) {
 	library := filepath.Join(b.cache, "libcuda-"+hash(append([]string{b.cxx.version}, objects...)...)+".so")
+	unlock, err := lock(library + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if touch(library) {
 		return library, nil
 	}

@@ -18,6 +18,11 @@ typedef uint64_t u64;
 
 constexpr u32 kLanes = 32;
 
+// Addresses at which dynamic shared memory starts: a multiple of 128 and of nothing
+// more, and not zero, so that a kernel which relies on what it was not promised, or
+// forgets the base, shows; in kernels for sm_90a, a multiple of 1024.
+constexpr u32 kBase = 1152, kBaseSm90a = 2048;
+
 // Kernel is an entry point; KERNEL makes one in each file's static storage.
 struct Kernel {
   const char* name;
@@ -45,6 +50,8 @@ struct Thread {
   void* stack_pointer;  // while it is suspended
   u32 index;            // in its block
   u32 lane;
+  u32 block_index[3], grid[3];
+  u64 stamp;  // of its accesses to memory now: driver/race.h
   Warp* warp;
   Block* block;
   Copies* copies;
@@ -59,20 +66,36 @@ struct Warp {
   u32 detail;  // what else the lanes must agree in, e.g. the number of matrices
   void* operands[kLanes];
   Thread* threads[kLanes];
-};
-
-// Block is a block that is resident.
-struct Block {
-  u32 index[3];
-  u32 grid[3];
-  u32 threads;
-  unsigned char* shared;
-  u32 base;  // address of shared[0]
-  u32 size;
-  Kernel* kernel;
+  u32 known[kLanes];  // of each warp of the block, which of its accesses are ordered before: driver/race.h
 };
 
 extern Thread* self;  // the thread that runs
+
+// quiet reads a word of the emulator's own. The kernels' objects are instrumented
+// (driver/checks.cc): an ordinary read would be reported as one of the kernel's.
+#if defined(__x86_64__)
+inline __attribute__((always_inline)) u32 quiet(const u32& at) {
+  u32 v;
+  asm("movl %1, %0" : "=r"(v) : "m"(at));
+  return v;
+}
+inline __attribute__((always_inline)) Thread* running() {
+  Thread* v;
+  asm("movq %1, %0" : "=r"(v) : "m"(self));
+  return v;
+}
+#elif defined(__aarch64__)
+inline __attribute__((always_inline)) u32 quiet(const u32& at) {
+  u32 v;
+  asm("ldr %w0, %1" : "=r"(v) : "m"(at));
+  return v;
+}
+inline __attribute__((always_inline)) Thread* running() {
+  Thread* v;
+  asm("ldr %0, %1" : "=r"(v) : "m"(self));
+  return v;
+}
+#endif
 
 // fail ends the launch with an error that names the kernel, block and thread.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
@@ -84,15 +107,15 @@ void block_barrier();
 void named_barrier(u32 id, u32 threads, bool wait);
 void pause();  // lets other threads run: a thread waits for a word of memory
 
-[[noreturn]] void bad_shared(u32 address, u32 bytes);
+// Words are up to 16 bytes.
+struct Words {
+  u64 low, high;
+};
+Words load_shared(u32 address, u32 bytes);
+void store_shared(u32 address, u32 bytes, Words w);
 
-// shared_at returns where size bytes at a shared address lie.
-inline unsigned char* shared_at(u32 address, u32 bytes) {
-  Block* b = self->block;
-  u32 offset = address - b->base;
-  if (offset >= b->size || bytes > b->size - offset || address % bytes != 0) bad_shared(address, bytes);
-  return b->shared + offset;
-}
+// read_constant notes a read of global memory that nobody may write meanwhile.
+void read_constant(const void* p, u32 bytes);
 
 void copy_async(u32 dst, const void* src, u32 bytes, u32 size);
 void copy_commit();
@@ -128,12 +151,19 @@ struct Registration {
   }
 
  private:
-  static void call(void (*function)(), void** arguments) {
+  // The arguments are the emulator's, not the kernel's, so these are not instrumented.
+  __attribute__((no_sanitize("thread"))) static void call(void (*function)(), void** arguments) {
     unpack((void (*)(P...))function, arguments, std::make_index_sequence<sizeof...(P)>());
   }
   template <size_t... I>
-  static void unpack(void (*function)(P...), void** arguments, std::index_sequence<I...>) {
-    function(*(P*)arguments[I]...);
+  __attribute__((no_sanitize("thread"))) static void unpack(void (*function)(P...), void** arguments, std::index_sequence<I...>) {
+    function(load<P>(arguments[I])...);
+  }
+  template <typename T>
+  __attribute__((no_sanitize("thread"))) static T load(const void* p) {  // which may lie at any address
+    T v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
   }
 };
 

@@ -23,6 +23,8 @@ type Mode struct {
 	Landing Landing
 	// Seed, above 0, makes threads run in an order drawn from it.
 	Seed uint32
+	// Resident is the number of blocks that run at once, 1 when 0.
+	Resident int
 	// Capability is the compute capability, "8.0" when empty.
 	Capability string
 	// Memory is the device's, in bytes; 4 GiB when 0.
@@ -35,7 +37,7 @@ type Mode struct {
 
 // Modes are those in which a kernel should be tested: each shows other mistakes.
 func Modes() []Mode {
-	return []Mode{{Landing: Late}, {Landing: AtOnce, Seed: 1}, {Landing: Randomly, Seed: 2}}
+	return []Mode{{Landing: Late}, {Landing: AtOnce, Seed: 1}, {Landing: Randomly, Seed: 2, Resident: 3}}
 }
 
 // String returns the value of Variable.
@@ -47,6 +49,9 @@ func (m Mode) String() string {
 	}
 	if m.Seed != 0 {
 		add("seed", m.Seed)
+	}
+	if m.Resident != 0 {
+		add("resident", m.Resident)
 	}
 	if m.Capability != "" {
 		add("capability", m.Capability)

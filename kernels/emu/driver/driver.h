@@ -154,7 +154,6 @@ int allocate_host(void** p, size_t n);
 int release_host(void* p);
 bool in_host_allocation(const void* p, size_t n);
 void release_all(Context* c);
-std::string check_guards();  // what was written beside allocations, or nothing
 
 }  // namespace emu
 

@@ -19,26 +19,17 @@ Thread* self;
 
 namespace {
 
-struct NamedBarrier {
-  u32 expected = 0, arrived = 0;
-  std::vector<Thread*> waiting;
-};
-
 struct Machine {
   Options options;
   Stacks stacks;
   u32 state = 1;  // of the random numbers
   std::string failure;
   void* scheduler = nullptr;  // its stack, while a thread runs
-  std::vector<Thread> threads;
-  std::vector<Warp> warps;
-  std::vector<Copies> copies;
-  std::vector<unsigned char> shared;
   std::vector<Thread*> ready;
-  Block block;
-  u32 alive = 0;
-  NamedBarrier barriers[16];
-  void** arguments = nullptr;
+  std::vector<std::unique_ptr<Block>> blocks;  // slots for resident ones
+  u32 alive = 0;                               // threads
+  u64 idle = 0;  // pauses since anything happened
+  const Launch* launch = nullptr;
 };
 
 Machine machine;
@@ -53,84 +44,116 @@ Thread* next_thread() {
   return t;
 }
 
+void to_scheduler() {
+  void** from = &self->stack_pointer;
+  self = nullptr;
+  emu_switch_stack(from, machine.scheduler);
+}
+
 // leave goes from the running thread to the next, or to the scheduler when none
 // can run.
 void leave() {
   Thread* from = self;
   Thread* to = next_thread();
   if (to == from) return;
+  if (to == nullptr) return to_scheduler();
   self = to;
-  emu_switch_stack(&from->stack_pointer, to != nullptr ? to->stack_pointer : machine.scheduler);
+  emu_switch_stack(&from->stack_pointer, to->stack_pointer);
 }
 
 void finish_thread() {
-  Copies& c = *self->copies;
-  if (c.uncommitted != 0 || !c.open.empty()) fail("the thread ends with asynchronous copies that were not committed");
-  for (const auto& group : c.groups) {
-    if (!group.empty()) fail("the thread ends with asynchronous copies that were not waited for");
-  }
+  finish_copies();
+  progress();
   self->done = true;
   machine.alive--;
-  leave();
+  if (--self->block->alive == 0) {
+    race_end_block(self->block);
+    to_scheduler();  // which puts another block in its place
+  } else {
+    leave();
+  }
   __builtin_trap();  // nothing wakes a thread that has ended
 }
 
 void thread_entry() {
-  Kernel* k = machine.block.kernel;
-  k->call(k->function, machine.arguments);
+  const Launch& l = *machine.launch;
+  l.kernel->call(l.kernel->function, l.arguments);
   finish_thread();
 }
 
-void start_block(u32 threads) {
+// start_block makes the launch's block of a number resident in a slot.
+void start_block(u32 slot, u32 number) {
   Machine& m = machine;
-  std::fill(m.shared.begin(), m.shared.end(), 0xff);  // a NaN in bf16 and in fp32
-  m.threads.assign(threads, Thread{});
-  m.warps.assign((threads + kLanes - 1) / kLanes, Warp{});
-  m.copies.assign(threads, Copies{});
-  for (NamedBarrier& b : m.barriers) b = NamedBarrier{};
-  m.ready.clear();
-  m.alive = threads;
-  for (u32 i = threads; i-- > 0;) {
-    Thread& t = m.threads[i];
+  const Launch& l = *m.launch;
+  Block& b = *m.blocks[slot];
+  b.number = number;
+  b.index[0] = number % l.grid[0];
+  b.index[1] = number / l.grid[0] % l.grid[1];
+  b.index[2] = number / l.grid[0] / l.grid[1];
+  b.kernel = l.kernel;
+  b.threads = b.alive = l.kernel->threads;
+  b.base = l.kernel->base;
+  b.size = l.shared;
+  b.shared.assign(l.shared, 0xff);  // a NaN in bf16 and in fp32
+  b.cells.resize((l.shared + 3) / 4);  // of earlier generations: they conflict with nothing
+  b.pending.assign((l.shared + 3) / 4, 0);
+  b.all_threads.assign(b.threads, Thread{});
+  b.all_warps.assign(b.threads / kLanes, Warp{});
+  b.copies.resize(b.threads);
+  for (Copies& c : b.copies) {
+    c.open.clear();
+    c.groups.clear();
+  }
+  b.thread = b.all_threads.data();
+  b.warp = b.all_warps.data();
+  for (NamedBarrier& x : b.barriers) x = NamedBarrier{};
+  m.alive += b.threads;
+  for (u32 i = b.threads; i-- > 0;) {
+    Thread& t = b.thread[i];
     t.index = i;
     t.lane = i % kLanes;
-    t.warp = &m.warps[i / kLanes];
-    t.block = &m.block;
-    t.copies = &m.copies[i];
+    for (int d = 0; d < 3; d++) {
+      t.block_index[d] = b.index[d];
+      t.grid[d] = l.grid[d];
+    }
+    t.warp = &b.warp[i / kLanes];
+    t.block = &b;
+    t.copies = &b.copies[i];
     t.warp->threads[t.lane] = &t;
-    t.stack_pointer = prepare_stack(m.stacks.top(i), thread_entry);
+    t.stack_pointer = prepare_stack(m.stacks.top((size_t)slot * b.threads + i), thread_entry);
     m.ready.push_back(&t);
   }
+  race_start_block(&b);
+}
+
+std::string place(const Block& b, u32 thread) {
+  char text[200];
+  std::snprintf(text, sizeof text, "kernel %s, block (%u,%u,%u), thread %u: ", b.kernel->name, b.index[0], b.index[1], b.index[2], thread);
+  return text;
 }
 
 // deadlock describes threads of which none can run.
-void deadlock() {
-  Machine& m = machine;
-  for (Thread& t : m.threads) {
-    if (t.done) continue;
-    self = &t;
-    char where[160];
-    if (t.warp->arrived > 0) {
-      std::snprintf(where, sizeof where, "%u lanes of warp %u wait in a warp-wide instruction for the others", t.warp->arrived, t.index / kLanes);
-    } else {
-      std::snprintf(where, sizeof where, "%u of %u threads wait at a barrier that the others do not reach", m.alive, m.block.threads);
+std::string deadlock() {
+  for (const auto& b : machine.blocks) {
+    for (const Thread& t : b->all_threads) {
+      if (b->alive == 0 || t.done) continue;
+      std::string who = place(*b, t.index) + "deadlock: ";
+      if (t.warp->arrived > 0) {
+        return who + std::to_string(t.warp->arrived) + " lanes of warp " + std::to_string(t.index / kLanes) +
+               " wait in a warp-wide instruction for the others";
+      }
+      for (u32 i = 0; i < 16; i++) {
+        const NamedBarrier& x = b->barriers[i];
+        for (const Thread* w : x.waiting) {
+          if (w != &t) continue;
+          return who + "barrier " + std::to_string(i) + " waits for " + std::to_string(x.expected) + " threads and only " +
+                 std::to_string(x.arrived) + " come";
+        }
+      }
+      return who + "it waits for ever";
     }
-    const Block& b = m.block;
-    char text[320];
-    std::snprintf(text, sizeof text, "kernel %s, block (%u,%u,%u), thread %u: deadlock: %s", b.kernel->name, b.index[0], b.index[1],
-                  b.index[2], t.index, where);
-    m.failure = text;
-    return;
   }
-}
-
-void run_block() {
-  Machine& m = machine;
-  start_block(m.block.threads);
-  self = next_thread();
-  emu_switch_stack(&m.scheduler, self->stack_pointer);
-  if (m.failure.empty() && m.alive > 0) deadlock();
-  self = nullptr;
+  return "deadlock";
 }
 
 }  // namespace
@@ -149,6 +172,8 @@ Kernel* find_kernel(const char* name) {
 
 const Options& options() { return machine.options; }
 
+const void* argument(u32 i) { return machine.launch->arguments[i]; }
+
 u32 random_number() {  // xorshift
   u32& s = machine.state;
   s ^= s << 13;
@@ -157,31 +182,31 @@ u32 random_number() {  // xorshift
 }
 
 void fail(const char* format, ...) {
-  char what[512], text[768];
+  char what[512];
   va_list list;
   va_start(list, format);
   std::vsnprintf(what, sizeof what, format, list);
   va_end(list);
-  const Block& b = *self->block;
-  std::snprintf(text, sizeof text, "kernel %s, block (%u,%u,%u), thread %u: %s", b.kernel->name, b.index[0], b.index[1],
-                b.index[2], self->index, what);
-  machine.failure = text;
-  // The block's other threads are left as they are: nothing of theirs needs an end.
-  void* unused;
-  emu_switch_stack(&unused, machine.scheduler);
+  machine.failure = place(*self->block, self->index) + what;
+  // The other threads are left as they are: nothing of theirs needs an end.
+  to_scheduler();
   __builtin_trap();
 }
 
-void bad_shared(u32 address, u32 bytes) {
-  Block* b = self->block;
-  if (address % bytes != 0) fail("shared address %u is not a multiple of %u", address, bytes);
-  fail("access of %u bytes at %lld of a shared memory of %u", bytes, (long long)address - b->base, b->size);
+bool on_stack(const void* p) { return machine.stacks.contains(p); }
+
+void wake(Thread* t) {
+  machine.ready.push_back(t);
+  progress();
 }
 
-void wake(Thread* t) { machine.ready.push_back(t); }
 void suspend() { leave(); }
 
+void progress() { machine.idle = 0; }
+
 void pause() {
+  // Every thread has looked a thousand times at what it waits for.
+  if (++machine.idle > 1000 * (u64)machine.alive) fail("waits in a loop for memory that no thread will write");
   // To the bottom: all others that can run do so first.
   machine.ready.insert(machine.ready.begin(), self);
   leave();
@@ -192,103 +217,100 @@ std::string run(const Launch& l, const Options& options) {
   m.options = options;
   m.state = options.seed * 2654435761u | 1;
   m.failure.clear();
-  m.arguments = l.arguments;
-  m.shared.resize(l.shared);
-  Block& b = m.block;
-  b.threads = l.kernel->threads;
-  b.base = l.kernel->base;
-  b.kernel = l.kernel;
-  b.shared = m.shared.data();
-  b.size = l.shared;
-  for (int i = 0; i < 3; i++) b.grid[i] = l.grid[i];
-  for (b.index[2] = 0; b.index[2] < b.grid[2]; b.index[2]++) {
-    for (b.index[1] = 0; b.index[1] < b.grid[1]; b.index[1]++) {
-      for (b.index[0] = 0; b.index[0] < b.grid[0]; b.index[0]++) {
-        run_block();
-        if (!m.failure.empty()) return m.failure;
-      }
-    }
+  m.launch = &l;
+  m.ready.clear();
+  m.alive = 0;
+  m.idle = 0;
+  u64 blocks = (u64)l.grid[0] * l.grid[1] * l.grid[2], next = 0;
+  if (blocks >= (u64)1 << 30) return "a grid too large for the emulator";
+  // What sm_90a adds keeps its state for one block.
+  u64 slots = l.kernel->base == kBaseSm90a ? 1 : std::min<u64>(blocks, options.resident);
+  m.blocks.resize(slots);
+  race_start_launch();
+  for (auto& b : m.blocks) {
+    if (b == nullptr) b = std::make_unique<Block>();
+    b->alive = 0;
   }
-  return std::string();
+  for (;;) {
+    for (u32 i = 0; i < slots && next < blocks; i++) {
+      if (m.blocks[i]->alive == 0) start_block(i, (u32)next++);
+    }
+    self = next_thread();
+    if (self == nullptr) break;
+    emu_switch_stack(&m.scheduler, self->stack_pointer);
+    if (!m.failure.empty()) return m.failure;
+  }
+  return m.alive > 0 ? deadlock() : std::string();
 }
 
 // --- Barriers ---------------------------------------------------------------
 
 void named_barrier(u32 id, u32 threads, bool wait) {
+  Block* block = self->block;
   if (id > 15) fail("barrier %u: there are 16", id);
-  if (threads == 0 || threads % kLanes != 0 || threads > self->block->threads) {
-    fail("barrier %u of %u threads: not a multiple of 32 within the block's %u", id, threads, self->block->threads);
+  if (threads == 0 || threads % kLanes != 0 || threads > block->threads) {
+    fail("barrier %u of %u threads: not a multiple of 32 within the block's %u", id, threads, block->threads);
   }
-  NamedBarrier& b = machine.barriers[id];
+  NamedBarrier& b = block->barriers[id];
+  bool whole = id == 0 && wait && threads == block->threads;
   if (b.arrived == 0) b.expected = threads;
   if (b.expected != threads) fail("barrier %u of %u threads is met by a thread that counts %u", id, b.expected, threads);
-  if (++b.arrived == threads) {
-    b.arrived = 0;
-    for (size_t i = b.waiting.size(); i-- > 0;) wake(b.waiting[i]);
-    b.waiting.clear();
+  if (!whole) race_arrive(&b.knowledge);
+  b.arrived++;
+  if (wait) b.waiting.push_back(self);
+  if (b.arrived < threads) {
+    if (wait) suspend();
     return;
   }
-  if (!wait) return;
-  b.waiting.push_back(self);
-  suspend();
+  b.arrived = 0;
+  std::vector<Thread*> waiting;
+  waiting.swap(b.waiting);
+  if (waiting.size() == block->threads) {
+    race_block_barrier(block);
+  } else {
+    for (Thread* t : waiting) race_pass(b.knowledge, t);
+    b.knowledge = BarrierKnowledge{};
+  }
+  for (size_t i = waiting.size(); i-- > 0;) {
+    if (waiting[i] != self) wake(waiting[i]);
+  }
+  waiting.clear();
+  b.waiting.swap(waiting);  // keeps its memory
 }
 
 void block_barrier() { named_barrier(0, self->block->threads, true); }
 
-// --- Asynchronous copies ----------------------------------------------------
-
-bool lands_now() {
-  return machine.options.landing == Options::kAtOnce ||
-         (machine.options.landing == Options::kRandomly && (random_number() >> 16 & 1));
-}
-
-static void land(const Copy& c) {
-  unsigned char* d = shared_at(c.dst, c.size);
-  std::memset(d, 0, c.size);
-  std::memcpy(d, c.src, c.bytes);
-}
-
-void copy_async(u32 dst, const void* src, u32 bytes, u32 size) {
-  if (bytes > size || (size == 4 && bytes % 4 != 0)) fail("an asynchronous copy of %u of %u bytes", bytes, size);
-  if ((u64)src % size != 0) fail("an asynchronous copy from %p, which is no multiple of %u", src, size);
-  if (bytes > 0 && !device_memory(src, bytes)) fail("an asynchronous copy of %u bytes from %p, outside of device memory", bytes, src);
-  shared_at(dst, size);
-  Copy c{dst, size, bytes, src};
-  self->copies->uncommitted++;
-  if (lands_now()) {
-    land(c);
-  } else {
-    self->copies->open.push_back(c);
-  }
-}
-
-void copy_commit() {
-  Copies& c = *self->copies;
-  c.groups.push_back(std::move(c.open));
-  c.open.clear();
-  c.uncommitted = 0;
-}
-
-void copy_wait(u32 groups) {
-  Copies& c = *self->copies;
-  while (c.groups.size() > groups) {
-    for (const Copy& x : c.groups.front()) land(x);
-    c.groups.erase(c.groups.begin());
-  }
-}
-
 // --- Global memory ----------------------------------------------------------
 
+// check_word fails unless p is a word of device memory.
+static void check_word(const u32* p) {
+  if ((u64)p % 4 != 0) fail("an atomic access at %p, which is no multiple of 4", (const void*)p);
+  if (!device_memory(p, 4)) fail("an atomic access at %p, outside of device memory", (const void*)p);
+}
+
 u32 atomic_add(u32* p, u32 v) {
+  check_word(p);
+  race_atomic(p);
+  progress();
   u32 old = *p;
   *p = old + v;
   return old;
 }
+
 u32 load_acquire(const u32* p) {
+  check_word(p);
   pause();  // it may be a wait for a thread that has not yet run
-  return *(const volatile u32*)p;
+  race_acquire(p);
+  return *p;
 }
-void store_release(u32* p, u32 v) { *(volatile u32*)p = v; }
-void full_fence() {}
+
+void store_release(u32* p, u32 v) {
+  check_word(p);
+  race_release(p);
+  progress();
+  *p = v;
+}
+
+void full_fence() { race_fence(); }
 
 }  // namespace emu

@@ -5,14 +5,16 @@
 #include <vector>
 
 #include "../machine.h"
+#include "race.h"
 
 namespace emu {
 
 // Options say how the emulator chooses where a GPU may do one thing or another.
 struct Options {
   enum Landing { kLate, kAtOnce, kRandomly };
-  int landing = kLate;  // of asynchronous copies
-  u32 seed = 0;  // 0: threads run in order; else in random order
+  int landing = kLate;     // of asynchronous copies
+  u32 seed = 0;            // 0: threads run in order; else in random order
+  u32 resident = 1;        // blocks that run at once
   int conflicts_fail = 0;  // bank conflicts of ldmatrix
 };
 
@@ -29,29 +31,68 @@ std::string run(const Launch& launch, const Options& options);
 // find_kernel returns a registered entry point or nullptr.
 Kernel* find_kernel(const char* name);
 
-// readable reports whether all of n bytes at p are device memory that is allocated.
-// The driver provides it.
-bool device_memory(const void* p, size_t n);
-
-// What the parts of a run ask of each other.
-const Options& options();
-u32 random_number();
-void wake(Thread* t);
-void suspend();  // returns when another thread has woken self
-void perform(Warp& w);  // the instruction in which w's lanes have met
-bool lands_now();
-void land_all_of(u32 groups_left);
-
-// Copies are the asynchronous copies that a thread has started and that have not
-// landed.
+// Copies are the asynchronous copies of a thread that it has not waited for.
 struct Copy {
   u32 dst, size, bytes;
   const void* src;
+  bool landed;
 };
 struct Copies {
   std::vector<Copy> open;                 // not yet committed
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
-  u32 uncommitted = 0;                    // copies since the last commit, landed or not
 };
+
+struct NamedBarrier {
+  u32 expected = 0, arrived = 0;
+  std::vector<Thread*> waiting;
+  BarrierKnowledge knowledge;
+};
+
+// Block is a block that is resident.
+struct Block {
+  u32 number;  // in the launch
+  u32 index[3];
+  u32 threads, alive;
+  Kernel* kernel;
+  u32 base, size;  // of shared memory: the address of its first byte, bytes
+  std::vector<unsigned char> shared;
+  std::vector<Cell> cells;        // of each 4 bytes of it
+  std::vector<uint16_t> pending;  // of each 4 bytes: asynchronous copies that will write them
+  std::vector<Thread> all_threads;
+  std::vector<Warp> all_warps;
+  std::vector<Copies> copies;
+  Thread* thread;
+  Warp* warp;
+  NamedBarrier barriers[16];
+};
+
+// What the parts of a run ask of each other.
+const Options& options();
+const void* argument(u32 i);  // of the launch
+u32 random_number();
+void wake(Thread* t);
+void suspend();         // returns when another thread has woken self
+void progress();        // something happened that a waiting loop may wait for
+void perform(Warp& w);  // the instruction in which w's lanes have met
+void finish_copies();   // fails unless self has waited for its copies
+
+// device_memory reports whether all of n bytes at p are allocated device memory.
+bool device_memory(const void* p, size_t n);
+
+// read_global and write_global check and note an access of self to n bytes.
+void read_global(const void* p, size_t n);
+void write_global(const void* p, size_t n);
+
+// shared_at returns where bytes at a shared address lie, a multiple of bytes.
+unsigned char* shared_at(u32 address, u32 bytes);
+
+// read_shared and write_shared check and note an access of self.
+void read_shared(u32 address, u32 bytes);
+void write_shared(u32 address, u32 bytes);
+
+// expect_shared says that something asynchronous will write bytes at a shared
+// address: until it is settled, no thread may read or write there.
+void expect_shared(u32 address, u32 bytes);
+void settle_shared(u32 address, u32 bytes);
 
 }  // namespace emu

@@ -166,9 +166,6 @@ UD_API cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsign
     std::vector<void*> arguments;
     for (u64& s : slots) arguments.push_back(&s);
     std::string failure = run(Launch{kernel, {gx, gy, gz}, shared, arguments.data()}, context->settings.options);
-    if (!failure.empty()) return fail_context(context, kLaunchFailed, failure);
-    failure = check_guards();
-    if (!failure.empty()) return fail_context(context, kIllegalAddress, std::string("kernel ") + kernel->name + ": " + failure);
-    return (int)kSuccess;
+    return failure.empty() ? (int)kSuccess : fail_context(context, kLaunchFailed, failure);
   });
 }

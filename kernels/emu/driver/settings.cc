@@ -56,6 +56,11 @@ static bool set(Settings& s, const std::string& name, const std::string& value) 
     s.memory = v;
     return true;
   }
+  if (name == "resident") {
+    if (!number(value, 8, &v) || v == 0) return false;
+    s.options.resident = (u32)v;
+    return true;
+  }
   if (name == "seed") {
     if (!number(value, UINT32_MAX, &v)) return false;
     s.options.seed = (u32)v;

@@ -40,7 +40,11 @@ void do_ldmatrix(Warp& w, bool transposed) {
     u32 banks = 0;  // groups of four banks that the rows lie in
     for (u32 row = 0; row < 8; row++) {
       u32 address = ((LdmatrixOperand*)w.operands[8 * j + row])->address;
+      Thread* reads = w.threads[8 * j + row];
+      std::swap(self, reads);
       std::memcpy(m[row], shared_at(address, 16), 16);
+      read_shared(address, 16);
+      std::swap(self, reads);
       banks |= 1u << address / 16 % 8;
     }
     if (banks != 0xff && options().conflicts_fail) fail("ldmatrix meets a bank conflict in matrix %u", j);
@@ -90,8 +94,9 @@ void do_mma(Warp& w) {
 void perform(Warp& w) {
   switch (w.op) {
     case kNone:
-    case kWarpSync:
       return;
+    case kWarpSync:
+      return race_warp_sync(&w);
     case kShuffle:
     case kShuffleXor:
       return do_shuffle(w);
