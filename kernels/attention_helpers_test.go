@@ -156,8 +156,8 @@ func (p *attentionProblem) kernels() (kernels.Attention, error) {
 	return kernels.AttentionFor(t, p.d, p.h/p.kv)
 }
 
-func segmentsOf(p *engine.Packing) (s []kernels.Segment) {
-	for _, x := range p.Segments {
+func segmentsOf(segments []engine.Segment) (s []kernels.Segment) {
+	for _, x := range segments {
 		s = append(s, kernels.Segment(x))
 	}
 	return s
@@ -182,6 +182,11 @@ func newAttention(seed uint64, bf16 bool, h, kv, d int, packing *engine.Packing,
 
 // forward runs the kernel.
 func (p *attentionProblem) forward(d *kerneltest.Device) (o, lse ref.Mat, err error) {
+	return p.forwardOf(d, p.packing.Segments)
+}
+
+// forwardOf runs the kernel for some of the segments.
+func (p *attentionProblem) forwardOf(d *kerneltest.Device, segments []engine.Segment) (o, lse ref.Mat, err error) {
 	a, err := p.kernels()
 	if err != nil {
 		return o, lse, err
@@ -189,7 +194,7 @@ func (p *attentionProblem) forward(d *kerneltest.Device) (o, lse ref.Mat, err er
 	t := p.packing.Rows
 	q, k, v := input(d, p.q, p.layout, p.bf16), input(d, p.k, p.layout, p.bf16), input(d, p.v, p.layout, p.bf16)
 	to, tl := output(d, t, p.h*p.d, p.layout, p.bf16), output(d, t, p.h, p.layout, false)
-	tiles := a.QueryTiles(segmentsOf(p.packing))
+	tiles := a.QueryTiles(segmentsOf(segments))
 	err = d.Launch(a.Forward, [3]int{a.Blocks(tiles, p.kv)}, to.arg(), q.arg(), k.arg(), v.arg(), tl.arg(), kerneltest.In(d, tiles),
 		p.kv, a.Group, p.d, to.stride, q.stride, k.stride, v.stride, tl.stride, p.scale())
 	if err != nil {
