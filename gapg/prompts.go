@@ -6,14 +6,15 @@ import (
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
-// EncodePrompt turns a prompt's text into tokens, after the begin token where
-// the tokenizer has one.
+// EncodePrompt turns a prompt's text into tokens, with the special tokens
+// around it that the tokenizer puts there. A text that begins with the begin
+// token, as chat templates write it, stays as it is.
 func EncodePrompt(tok *tokenizer.Tokenizer, text string) ([]int32, error) {
 	ids, err := tok.Encode(text)
-	if bos := tok.Special().BOS; err == nil && bos >= 0 {
-		ids = append([]int32{bos}, ids...)
+	if err == nil && len(ids) > 0 && ids[0] == tok.Special().BOS {
+		return ids, nil
 	}
-	return ids, err
+	return tok.EncodeSpecial(text)
 }
 
 // EncodePrompts turns prompts into tokens and checks that each leaves room for

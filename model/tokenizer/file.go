@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/updraft-ml/updraft/model/checkpoint"
 )
@@ -43,16 +44,16 @@ type jsonAdded struct {
 }
 
 type jsonModel struct {
-	Type                    string            `json:"type"`
-	Dropout                 *float64          `json:"dropout"`
-	UnkToken                *string           `json:"unk_token"`
-	ContinuingSubwordPrefix *string           `json:"continuing_subword_prefix"`
-	EndOfWordSuffix         *string           `json:"end_of_word_suffix"`
-	FuseUnk                 bool              `json:"fuse_unk"`
-	ByteFallback            bool              `json:"byte_fallback"`
-	IgnoreMerges            bool              `json:"ignore_merges"`
-	Vocab                   map[string]int32  `json:"vocab"`
-	Merges                  []json.RawMessage `json:"merges"`
+	Type                    string           `json:"type"`
+	Dropout                 *float64         `json:"dropout"`
+	UnkToken                *string          `json:"unk_token"`
+	ContinuingSubwordPrefix *string          `json:"continuing_subword_prefix"`
+	EndOfWordSuffix         *string          `json:"end_of_word_suffix"`
+	FuseUnk                 bool             `json:"fuse_unk"`
+	ByteFallback            bool             `json:"byte_fallback"`
+	IgnoreMerges            bool             `json:"ignore_merges"`
+	Vocab                   map[string]int32 `json:"vocab"`
+	Merges                  mergeList        `json:"merges"`
 }
 
 // jsonConfig is tokenizer_config.json, as far as it is understood.
@@ -64,6 +65,10 @@ type jsonConfig struct {
 	CleanUp   bool            `json:"clean_up_tokenization_spaces"`
 	MaxLength *int            `json:"model_max_length,omitempty"`
 }
+
+// files are what a tokenizer was read from, so that Save writes what other
+// programs read from it and Updraft does not.
+type files struct{ tokenizer, config []byte }
 
 // Load reads a tokenizer.json, given its path or its directory's, and the
 // special tokens from a tokenizer_config.json beside it, if there is one.
@@ -79,21 +84,29 @@ func Load(path string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	source := files{tokenizer: b}
 	config := filepath.Join(filepath.Dir(path), ConfigFile)
 	b, err = os.ReadFile(config)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return nil, fmt.Errorf("tokenizer: %w", err)
+	default:
+		// The length that models without a limit have, 1e30, is no int.
+		var c struct {
+			BOS json.RawMessage `json:"bos_token"`
+			EOS json.RawMessage `json:"eos_token"`
+			PAD json.RawMessage `json:"pad_token"`
+		}
+		if err := json.Unmarshal(b, &c); err != nil {
+			return nil, fmt.Errorf("%s: not valid JSON: %w", config, err)
+		}
+		if err := t.SetSpecial(tokenName(c.BOS), tokenName(c.EOS), tokenName(c.PAD)); err != nil {
+			return nil, fmt.Errorf("%s: %w of %s; correct the name, or add the token there", config, err, File)
+		}
+		source.config = b
 	}
-	var c jsonConfig
-	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("%s: not valid JSON: %w", config, err)
-	}
-	if err := t.SetSpecial(tokenName(c.BOS), tokenName(c.EOS), tokenName(c.PAD)); err != nil {
-		return nil, fmt.Errorf("%s: %w", config, err)
-	}
+	t.source = source
 	return t, nil
 }
 
@@ -112,82 +125,150 @@ func tokenName(raw json.RawMessage) string {
 	return ""
 }
 
-// kind returns the type of an optional component, "" where it is null.
-func kind(raw json.RawMessage) string {
-	if raw = bytes.TrimSpace(raw); len(raw) == 0 || string(raw) == "null" {
-		return ""
-	}
-	var o struct {
-		Type string `json:"type"`
-	}
-	if json.Unmarshal(raw, &o) != nil || o.Type == "" {
-		return "of unknown type"
-	}
-	return o.Type
+// unsupported is the error of a file that asks for what Updraft does not do.
+func unsupported(field, what string) error {
+	return fmt.Errorf("tokenizer: %s: %s is not supported; Updraft reads byte-level BPE as in GPT-2, SmolLM2, Llama 3, Qwen2 and Qwen3, and character vocabularies", field, what)
 }
 
 func parse(b []byte) (*Tokenizer, error) {
 	var f jsonFile
 	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("tokenizer: not valid JSON: %w", err)
+		return nil, jsonError(err)
 	}
 	m := &f.Model
-	refuse := func(what string) (*Tokenizer, error) {
-		return nil, fmt.Errorf("tokenizer: %s is not supported: Updraft reads character vocabularies (BPE without merges) and added tokens", what)
-	}
 	switch {
 	case m.Type != "BPE":
-		return refuse(fmt.Sprintf("model type %q", m.Type))
-	case len(m.Merges) > 0:
-		return refuse(fmt.Sprintf("BPE with %d merges", len(m.Merges)))
+		return nil, unsupported("model.type", fmt.Sprintf("%q", clip(m.Type)))
 	case m.ByteFallback:
-		return refuse("byte_fallback")
+		return nil, unsupported("model.byte_fallback", "true")
 	case m.UnkToken != nil:
-		return refuse("unk_token")
+		return nil, unsupported("model.unk_token", fmt.Sprintf("%q", clip(*m.UnkToken)))
 	case m.Dropout != nil && *m.Dropout != 0:
-		return refuse("dropout")
+		return nil, unsupported("model.dropout", fmt.Sprint(*m.Dropout))
 	case m.ContinuingSubwordPrefix != nil && *m.ContinuingSubwordPrefix != "":
-		return refuse("continuing_subword_prefix")
+		return nil, unsupported("model.continuing_subword_prefix", fmt.Sprintf("%q", clip(*m.ContinuingSubwordPrefix)))
 	case m.EndOfWordSuffix != nil && *m.EndOfWordSuffix != "":
-		return refuse("end_of_word_suffix")
-	case len(m.Vocab)+len(f.AddedTokens) == 0:
-		return nil, errors.New("tokenizer: the vocabulary is empty")
+		return nil, unsupported("model.end_of_word_suffix", fmt.Sprintf("%q", clip(*m.EndOfWordSuffix)))
 	}
-	for _, c := range []struct {
-		name string
-		raw  json.RawMessage
-	}{{"normalizer", f.Normalizer}, {"pre_tokenizer", f.PreTokenizer}, {"post_processor", f.PostProcessor}} {
-		if k := kind(c.raw); k != "" {
-			return refuse(c.name + " " + k)
-		}
+	pre, err := readPreTokenizer("pre_tokenizer", f.PreTokenizer)
+	if err != nil {
+		return nil, err
 	}
-	if k := kind(f.Decoder); k != "" && k != "Fuse" {
-		return refuse("decoder " + k)
+	nfc, err := readNormalizer("normalizer", f.Normalizer)
+	if err != nil {
+		return nil, err
 	}
 	added := make([]addedToken, len(f.AddedTokens))
 	for i, a := range f.AddedTokens {
-		if a.SingleWord || a.LStrip || a.RStrip {
-			return refuse(fmt.Sprintf("added token %q with single_word, lstrip or rstrip", a.Content))
-		}
-		added[i] = addedToken{a.ID, a.Content, a.Special}
+		added[i] = addedToken{a.ID, a.Content, a.Special, a.SingleWord, a.LStrip, a.RStrip, a.Normalized}
 	}
-	return build(m.Vocab, added)
+	t, err := build(m.Vocab, added)
+	if err != nil {
+		return nil, err
+	}
+	t.nfc = nfc
+	decoder := kind(f.Decoder)
+	if !pre.byteLevel {
+		switch {
+		case len(pre.steps) > 0:
+			return nil, unsupported("pre_tokenizer", "one without ByteLevel")
+		case len(m.Merges) > 0:
+			return nil, unsupported("model.merges", fmt.Sprintf("BPE with %d merges and no ByteLevel pre_tokenizer", len(m.Merges)))
+		case decoder != "" && decoder != "Fuse":
+			return nil, unsupported("decoder", decoder)
+		}
+		if err := t.setCharacters(m.Vocab); err != nil {
+			return nil, err
+		}
+	} else {
+		if decoder != "ByteLevel" {
+			return nil, unsupported("decoder", fmt.Sprintf("%q beside a ByteLevel pre_tokenizer", decoder))
+		}
+		if err := t.setBPE(m.Vocab, m.Merges, pre.steps, m.IgnoreMerges); err != nil {
+			return nil, err
+		}
+	}
+	t.before, t.after, err = readPostProcessor("post_processor", f.PostProcessor, len(t.tokens))
+	return t, err
+}
+
+// jsonError says where a file is not what is expected, on one line.
+func jsonError(err error) error {
+	var field *fieldError
+	if errors.As(err, &field) {
+		return fmt.Errorf("tokenizer: %s; the file is damaged, fetch it again", field.text)
+	}
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) && wrong.Field != "" {
+		return fmt.Errorf("tokenizer: %s: is a JSON %s, which does not fit there; the file is damaged or not a tokenizer.json", clip(wrong.Field), clip(wrong.Value))
+	}
+	return fmt.Errorf("tokenizer: not valid JSON: %w; fetch the file again", err)
+}
+
+// fieldError is an error of a field that reads itself.
+type fieldError struct{ text string }
+
+func (e *fieldError) Error() string { return e.text }
+
+// clip shortens what a file says, for messages.
+func clip(s string) string {
+	const most = 120
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// mergeList reads merges, each "a b" or ["a", "b"].
+type mergeList [][2]string
+
+func (l *mergeList) UnmarshalJSON(b []byte) error {
+	first := bytes.TrimLeft(b, "[ \t\r\n")
+	if len(first) == 0 || first[0] != '"' || bytes.HasPrefix(bytes.TrimLeft(b[1:], " \t\r\n"), []byte("[")) {
+		return l.unmarshalPairs(b)
+	}
+	var joined []string
+	if err := json.Unmarshal(b, &joined); err != nil {
+		return &fieldError{"model.merges: not a list of pairs of tokens"}
+	}
+	*l = make(mergeList, len(joined))
+	for i, s := range joined {
+		x, y, ok := strings.Cut(s, " ")
+		if !ok || x == "" || y == "" || strings.Contains(y, " ") {
+			return &fieldError{fmt.Sprintf("model.merges[%d]: %q is not two tokens with a space between", i, clip(s))}
+		}
+		(*l)[i] = [2]string{x, y}
+	}
+	return nil
+}
+
+func (l *mergeList) unmarshalPairs(b []byte) error {
+	var pairs [][]string
+	if err := json.Unmarshal(b, &pairs); err != nil {
+		return &fieldError{"model.merges: not a list of pairs of tokens"}
+	}
+	*l = make(mergeList, len(pairs))
+	for i, p := range pairs {
+		if len(p) != 2 {
+			return &fieldError{fmt.Sprintf("model.merges[%d]: %d tokens in place of 2", i, len(p))}
+		}
+		(*l)[i] = [2]string{p[0], p[1]}
+	}
+	return nil
 }
 
 // Save writes the tokenizer.json at path, atomically, and where there are
-// special tokens a tokenizer_config.json beside it.
+// special tokens or was one at the start, a tokenizer_config.json beside it. A
+// tokenizer that Load read is written as the files were.
 func (t *Tokenizer) Save(path string) error {
-	f := jsonFile{
-		Version: "1.0", AddedTokens: []jsonAdded{}, Decoder: json.RawMessage(`{"type":"Fuse"}`),
-		Model: jsonModel{Type: "BPE", Vocab: make(map[string]int32), Merges: []json.RawMessage{}},
+	config := filepath.Join(filepath.Dir(path), ConfigFile)
+	if t.source.tokenizer != nil {
+		if err := writeBytes(path, t.source.tokenizer); err != nil || t.source.config == nil {
+			return err
+		}
+		return writeBytes(config, t.source.config)
 	}
-	for r, id := range t.chars {
-		f.Model.Vocab[string(r)] = id
-	}
-	for _, a := range t.added {
-		f.AddedTokens = append(f.AddedTokens, jsonAdded{ID: a.id, Content: a.content, Special: a.special})
-	}
-	if err := writeJSON(path, f); err != nil {
+	if err := writeJSON(path, t.file()); err != nil {
 		return err
 	}
 	if t.special == (Special{-1, -1, -1}) {
@@ -201,8 +282,49 @@ func (t *Tokenizer) Save(path string) error {
 		b, _ := json.Marshal(s) // a string always marshals
 		return b
 	}
-	return writeJSON(filepath.Join(filepath.Dir(path), ConfigFile), jsonConfig{
+	return writeJSON(config, jsonConfig{
 		Class: "PreTrainedTokenizerFast", BOS: name(t.special.BOS), EOS: name(t.special.EOS), PAD: name(t.special.PAD),
+	})
+}
+
+// file describes t in the format's terms.
+func (t *Tokenizer) file() jsonFile {
+	f := jsonFile{
+		Version: "1.0", AddedTokens: []jsonAdded{}, Decoder: json.RawMessage(`{"type":"Fuse"}`),
+		Model: jsonModel{Type: "BPE", Vocab: make(map[string]int32), Merges: mergeList{}},
+	}
+	for _, a := range t.added {
+		f.AddedTokens = append(f.AddedTokens, jsonAdded{a.id, a.content, a.singleWord, a.lstrip, a.rstrip, a.normalized, a.special})
+	}
+	if t.bpe == nil {
+		for r, id := range t.chars {
+			f.Model.Vocab[string(r)] = id
+		}
+		return f
+	}
+	for id, token := range t.tokens {
+		if token != "" {
+			f.Model.Vocab[token] = int32(id)
+		}
+	}
+	for _, p := range t.bpe.pairs() {
+		a, b := p.ids()
+		f.Model.Merges = append(f.Model.Merges, [2]string{t.tokens[a], t.tokens[b]})
+	}
+	f.Model.IgnoreMerges = t.bpe.whole != nil
+	if t.nfc {
+		f.Normalizer = json.RawMessage(`{"type":"NFC"}`)
+	}
+	f.PreTokenizer = preTokenizerJSON(t.bpe.steps)
+	f.Decoder = json.RawMessage(byteLevelJSON)
+	f.PostProcessor = postProcessorJSON(t.before, t.after, t.tokens)
+	return f
+}
+
+func writeBytes(path string, b []byte) error {
+	return checkpoint.WriteFile(path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
 	})
 }
 
