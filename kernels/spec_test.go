@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +15,11 @@ import (
 )
 
 func allSpecs() []Spec {
-	return append(ProductSpecs(), AttentionSpecs()...)
+	return slices.Concat(
+		ProductSpecs(),
+		AttentionSpecs(),
+		RowSpecs(),
+	)
 }
 
 func TestPTXIsFresh(t *testing.T) {
