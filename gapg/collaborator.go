@@ -120,8 +120,7 @@ func (p *Pair) Answer(ctx context.Context, q Prompt) (Reply, error) {
 	switch {
 	case p.admit(asks):
 		r.Source, r.Text = FromCloud, ""
-		question := question(q)
-		a, err := p.c.Cloud.Answer(ctx, question)
+		a, err := p.c.Cloud.Answer(ctx, Question(q))
 		if err != nil {
 			return r, fmt.Errorf("cloud %s: %w", p.c.Cloud.Name(), err)
 		}

@@ -299,7 +299,7 @@ func (r *experimentRun) askCloud(ctx context.Context) error {
 	r.progress(Progress{Phase: "cloud", Of: len(all)})
 	questions := make([]cloud.Question, len(all))
 	for i, p := range all {
-		questions[i] = question(p)
+		questions[i] = Question(p)
 	}
 	results, err := r.Cloud.AnswerAll(ctx, 0, questions)
 	if err != nil {

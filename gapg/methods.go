@@ -73,7 +73,7 @@ func Outcomes(records []Record, answers []CloudOutcome) []Outcome {
 	for i := range records {
 		r := &records[i]
 		o[i] = Outcome{ID: r.Prompt.ID, Device: r.Verdict.Correct && !r.Verdict.Help, Cloud: answers[i].Correct, Score: -r.AskBias(),
-			TokensBeforeCall: len(r.Tokens), TokensSolution: len(r.Tokens), CostUSD: answers[i].Answer.CostUSD}
+			TokensBeforeCall: len(r.Tokens), TokensSolution: len(r.Tokens), CostUSD: answers[i].Answer.Cost()}
 		if r.Verdict.Help {
 			o[i].Score = math.Inf(1)
 		}
@@ -238,7 +238,7 @@ func (c *comparison) row(name string) (*methodRow, error) {
 		all := make([]bool, len(test))
 		for i := range test {
 			a := &c.ev.TestCloud[i]
-			test[i] = Outcome{ID: c.ev.Test[i].ID, Cloud: a.Correct, CostUSD: a.Answer.CostUSD}
+			test[i] = Outcome{ID: c.ev.Test[i].ID, Cloud: a.Correct, CostUSD: a.Answer.Cost()}
 			all[i] = true
 		}
 		return &methodRow{name: name, test: test, asked: all}, nil

@@ -135,7 +135,7 @@ func (e *Evaluation) ask(ctx context.Context, step int, records []Record, answer
 	var questions []cloud.Question
 	for i := range records {
 		if wanted(i) {
-			at, questions = append(at, i), append(questions, question(records[i].Prompt))
+			at, questions = append(at, i), append(questions, Question(records[i].Prompt))
 		}
 	}
 	results, err := e.Cloud.AnswerAll(ctx, step, questions)

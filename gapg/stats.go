@@ -23,7 +23,7 @@ type StepStats struct {
 	CloudPrompts        int // groups of this step whose answer was wanted and came
 	CloudCalls          int // questions sent to the cloud in this step
 	CloudCallsTotal     int // sent by this run so far
-	CloudCostUSD        float64
+	CloudCostUSD        float64 // NaN: not known
 	D1, D2, D2Kept      int
 	Groups, Kept        int
 	Unresolved          int
@@ -152,11 +152,14 @@ func (s *StepStats) Metrics() map[string]float64 {
 		"entropy": s.Entropy, "kl": s.KL, "loss": s.Loss, "grad_norm": s.GradNorm, "learning_rate": s.LearningRate,
 		"num_tokens": float64(s.NumTokens), "accuracy/overall": s.AccuracyOverall, "accuracy/device": s.AccuracyDevice,
 		"cloud/ratio": s.CloudRatio, "cloud/budget": s.Budget, "cloud/prompts": float64(s.CloudPrompts),
-		"cloud/calls": float64(s.CloudCallsTotal), "cloud/cost_usd": s.CloudCostUSD,
+		"cloud/calls": float64(s.CloudCallsTotal),
 		"filter/d1": float64(s.D1), "filter/d2": float64(s.D2), "filter/d2_kept": float64(s.D2Kept), "filter/kept": float64(s.Kept),
 		"filter/kept_without_gradient": float64(s.KeptWithoutGradient), "filter/unresolved": float64(s.Unresolved),
 		"filter/skipped":                        0,
 		"sampling/sampling_logp_difference/max": s.MaxLogpDifference,
+	}
+	if !math.IsNaN(s.CloudCostUSD) { // what is not known has no value
+		m["cloud/cost_usd"] = s.CloudCostUSD
 	}
 	if s.Parts.Other != 0 {
 		m["rewards/other/mean"] = s.Parts.Other

@@ -58,6 +58,8 @@ type State struct {
 	Tokens  int64
 	Calls   int // prompts sent to the cloud for the first time by this run
 	CostUSD float64
+	// Unpriced counts the calls whose cost is not known, which CostUSD leaves out.
+	Unpriced int `json:",omitempty"`
 }
 
 // ErrNonFinite says that a step's loss or gradient was not a finite number;
@@ -182,6 +184,9 @@ func (t *Trainer) step(ctx context.Context) (*StepStats, error) {
 	st.NumTokens = next.Tokens
 	st.CloudCalls = next.Calls - t.state.Calls
 	st.CloudCallsTotal, st.CloudCostUSD = next.Calls, next.CostUSD
+	if next.Unpriced > 0 {
+		st.CloudCostUSD = math.NaN()
+	}
 	t.state = next
 	return st, nil
 }
@@ -313,7 +318,7 @@ func (t *Trainer) whole(ctx context.Context, g *Group, h *model.Handle, step int
 	if t.s.Cloud == nil || !t.wantsCloud(g) {
 		return nil
 	}
-	_, err := t.s.Cloud.AnswerAll(ctx, step, []cloud.Question{question(g.Prompt)})
+	_, err := t.s.Cloud.AnswerAll(ctx, step, []cloud.Question{Question(g.Prompt)})
 	return err
 }
 
@@ -329,7 +334,7 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State, as
 	for _, g := range groups {
 		if t.wantsCloud(g) {
 			wanting = append(wanting, g)
-			questions = append(questions, question(g.Prompt))
+			questions = append(questions, Question(g.Prompt))
 		}
 	}
 	if len(wanting) == 0 || t.s.Cloud == nil {
@@ -349,6 +354,9 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State, as
 		if !o.Cached {
 			next.Calls++
 			next.CostUSD += o.Answer.CostUSD
+			if o.Answer.CostUnknown {
+				next.Unpriced++
+			}
 		}
 		if o.Err != nil {
 			g.Unresolved = fmt.Sprintf("cloud: %v", o.Err)
@@ -376,8 +384,8 @@ func (t *Trainer) judgeCloud(ctx context.Context, p Prompt, answer string) (bool
 // questionKey tells questions to one cloud apart.
 type questionKey struct{ id, text string }
 
-// question is what the cloud is asked about p.
-func question(p Prompt) cloud.Question {
+// Question is what the cloud is asked about p.
+func Question(p Prompt) cloud.Question {
 	text := p.CloudText
 	if text == "" {
 		text = p.Text

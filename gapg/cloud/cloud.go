@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -20,6 +21,14 @@ type Answer struct {
 	// CostUnknown says that CostUSD is 0 for want of a price, not for free.
 	CostUnknown bool          `json:"cost_unknown,omitempty"`
 	Latency     time.Duration `json:"latency_ns"`
+}
+
+// Cost returns the answer's cost in US dollars, NaN where it is not known.
+func (a *Answer) Cost() float64 {
+	if a.CostUnknown {
+		return math.NaN()
+	}
+	return a.CostUSD
 }
 
 // Usage counts the cloud's tokens.

@@ -284,7 +284,7 @@ func keepConfig(cmd *cobra.Command, dir string, resume bool) error {
 		for _, e := range old {
 			v, known := now[e.key]
 			was := strings.Join(e.values, ", ")
-			if !known || v == was || slices.Contains(freeKeys, e.key) {
+			if !known || v == was || isFreeKey(e.key) {
 				continue
 			}
 			if resume {

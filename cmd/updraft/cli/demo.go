@@ -163,7 +163,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	if err != nil {
 		return err
 	}
-	answers, err := b.openCloud("simulated")
+	answers, err := b.openSimulated("simulated")
 	if err != nil {
 		return err
 	}
@@ -206,8 +206,8 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 		Methods: methods, Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: task.DemoEvalTokens,
 		Logger: a.log, OnProgress: view.progress, OnStep: logs.step,
 	}
-	if e.Cloud, err = desk(answers, store, "demo"); err != nil {
-		return input(err)
+	if e.Cloud, err = (&cloudFlags{concurrency: 8}).desk(answers, store, "demo"); err != nil {
+		return err
 	}
 	a.log.Info("demo", "device", be.Name(), "parameters", src.cfg.NumParameters(), "budget", budget.Share(), "rho", fmt.Sprintf("%.4g", budget.Rho()),
 		"train_prompts", len(train), "validation_prompts", len(validation), "test_prompts", len(test), "seed", f.seed)

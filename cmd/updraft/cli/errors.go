@@ -19,6 +19,7 @@ const (
 	exitOK        = 0
 	exitFailure   = 1
 	exitInput     = 2
+	exitLimit     = 3   // a limit of the cloud is reached; everything is saved
 	exitInterrupt = 130 // 128 + SIGINT
 	exitTerminate = 143 // 128 + SIGTERM
 )
@@ -45,10 +46,16 @@ func exitCode(err error) int {
 	var in inputError
 	var line *task.LineError
 	var store *cloud.StoreError
+	var limit *cloud.LimitError
+	var rejected *cloud.RejectedError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &in), errors.As(err, &line), errors.Is(err, gapg.ErrNonFinite), errors.Is(err, model.ErrNonFinite):
+		return exitInput
+	case errors.As(err, &limit):
+		return exitLimit
+	case errors.As(err, &rejected):
 		return exitInput
 	case errors.As(err, &store) && (errors.Is(err, cloud.ErrCorrupt) || errors.Is(err, cloud.ErrLocked)):
 		return exitInput

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -20,13 +21,14 @@ type evalFlags struct {
 	model, base, taskTuned, collaborationAware, daGRPO string
 
 	task, dataset, validation, trainData, outputDir, config string
-	cloud, budget                                           string
+	budget                                                  string
 	testPrompts, validationPrompts, routerPrompts           int
 	validationSplit                                         float64
 	maxLength, resamples, micro                             int
 	margin                                                  float64
 	seed                                                    uint64
 	dryRun                                                  bool
+	cloud                                                   cloudFlags
 	deviceFlags
 }
 
@@ -44,7 +46,6 @@ func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.trainData, "train-dataset", "", "JSONL file of prompts that teach the router; default: the task's training part (none with --dataset: then there is no router)")
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags; flags override it")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "check everything, show the configuration and the memory plan, and touch nothing")
-	fs.StringVar(&f.cloud, "cloud", "simulated:0.938", "cloud: simulated:SHARE (the task's solver, right on that share of prompts)")
 	fs.StringVar(&f.budget, "cloud-budget", "0.30", "share of prompts in [0,1) that may go to the cloud")
 	fs.IntVar(&f.testPrompts, "test-prompts", 1000, "test prompts at most; 0: all")
 	fs.IntVar(&f.validationPrompts, "validation-prompts", 1000, "validation prompts at most; 0: all")
@@ -54,6 +55,7 @@ func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.resamples, "bootstrap-resamples", 2000, "resamples of each interval")
 	fs.IntVar(&f.micro, "micro-batch-tokens", 4096, "packed tokens of one forward")
 	fs.Uint64Var(&f.seed, "seed", 42, "seed of prompts, router and bootstrap, at least 1")
+	f.cloud.register(fs)
 	f.deviceFlags.register(fs)
 }
 
@@ -199,7 +201,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err != nil {
 		return err
 	}
-	answers, err := b.openCloud(f.cloud)
+	answers, err := f.cloud.open(b)
 	if err != nil {
 		return err
 	}
@@ -237,7 +239,11 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	}
 	if f.dryRun {
 		plan := model.NewPlan(src.cfg, o, &model.SchedulerOptions{MaxBatch: min(256, len(test)), MaxTokens: src.cfg.MaxPositionEmbeddings})
-		return a.dryRun(cmd, plan, fmt.Sprintf("%d test, %d validation, %d router prompts; methods %v", len(test), len(validation), min(len(train), f.routerPrompts), methods))
+		cost, err := f.cloud.dryEstimate(answers, "", forecast{sure: slices.Concat(test, validation)})
+		if err != nil {
+			return err
+		}
+		return a.dryRun(cmd, plan, fmt.Sprintf("%d test, %d validation, %d router prompts; methods %v", len(test), len(validation), min(len(train), f.routerPrompts), methods), cost)
 	}
 	store := cloud.NewMemory()
 	if f.outputDir != "" {
@@ -255,6 +261,12 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 		}
 	}
 	defer store.Close()
+	if err := f.cloud.ready(a, store); err != nil {
+		return err
+	}
+	if err := f.cloud.announce(a, answers, store, forecast{sure: slices.Concat(test, validation)}); err != nil {
+		return err
+	}
 	be, err := f.open(a)
 	if err != nil {
 		return err
@@ -270,8 +282,8 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if f.margin == 0 {
 		e.Margin = -1
 	}
-	if e.Cloud, err = desk(answers, store, "eval"); err != nil {
-		return input(err)
+	if e.Cloud, err = f.cloud.desk(answers, store, "eval"); err != nil {
+		return err
 	}
 	for method, s := range sources {
 		open := func(ctx context.Context) (*model.Model, error) { return s.load(ctx, be, o) }

@@ -17,12 +17,13 @@ import (
 
 // generateFlags are the settings of generation.
 type generateFlags struct {
-	model, task, prompt, cloud string
-	raw                        bool
-	n, maxLength, topK         int
-	temperature, topP, minP    float64
-	helpBias                   float64
-	seed                       uint64
+	model, task, prompt     string
+	cloud                   cloudFlags
+	raw                     bool
+	n, maxLength, topK      int
+	temperature, topP, minP float64
+	helpBias                float64
+	seed                    uint64
 	deviceFlags
 }
 
@@ -31,7 +32,6 @@ func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.prompt, "prompt", "", `the question, such as "17 16 5=69"; - reads standard input`)
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "how to read the prompt and judge the answer: "+orList(taskNames(a.tasks)))
 	fs.BoolVar(&f.raw, "raw", false, "give the prompt to the model as it is, without a task or a cloud")
-	fs.StringVar(&f.cloud, "cloud", "simulated:0.938", "who answers when the model asks: simulated:SHARE or none")
 	fs.IntVar(&f.n, "n", 1, "responses")
 	fs.IntVar(&f.maxLength, "max-completion-length", 0, "tokens of a response at most; 0: what the context leaves")
 	fs.Float64Var(&f.temperature, "temperature", 0, "sampling temperature; 0: the likeliest token")
@@ -40,6 +40,7 @@ func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Float64Var(&f.minP, "min-p", 0, "drop tokens below this share of the likeliest's probability; 0: off")
 	fs.Float64Var(&f.helpBias, "help-bias", 0, "added to the log-odds of asking for help, in nats; -inf: never ask")
 	fs.Uint64Var(&f.seed, "seed", 42, "seed of sampling")
+	f.cloud.register(fs)
 	f.deviceFlags.register(fs)
 }
 
@@ -62,14 +63,14 @@ Where the task can judge, right or wrong is shown too.`,
 
 // reply is one response of updraft generate --json.
 type reply struct {
-	Text         string  `json:"text"`
-	Source       string  `json:"source"`
-	Answer       string  `json:"answer"`
-	Correct      *bool   `json:"correct,omitempty"`
-	Tokens       int     `json:"tokens"`
-	Finish       string  `json:"finish"`
-	CloudText    string  `json:"cloud_text,omitempty"`
-	CloudCostUSD float64 `json:"cloud_cost_usd,omitempty"`
+	Text         string   `json:"text"`
+	Source       string   `json:"source"`
+	Answer       string   `json:"answer"`
+	Correct      *bool    `json:"correct,omitempty"`
+	Tokens       int      `json:"tokens"`
+	Finish       string   `json:"finish"`
+	CloudText    string   `json:"cloud_text,omitempty"`
+	CloudCostUSD *float64 `json:"cloud_cost_usd,omitempty"` // absent: not known
 }
 
 func (f *generateFlags) check(in io.Reader) error {
@@ -120,7 +121,10 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 		if p, err = b.prompt(ctx, f.prompt); err != nil {
 			return inputf("--prompt: %w; --raw gives it to the model as it is", err)
 		}
-		if answers, err = b.openCloud(f.cloud); err != nil {
+		if f.cloud.maxCalls == 0 {
+			f.cloud.maxCalls = f.n // no response asks more than once
+		}
+		if answers, err = f.cloud.open(b); err != nil {
 			return err
 		}
 	}
@@ -216,11 +220,7 @@ func (b *bound) reply(ctx context.Context, p gapg.Prompt, c model.Completion, an
 	if answers == nil {
 		return r, nil
 	}
-	text := p.CloudText
-	if text == "" {
-		text = p.Text
-	}
-	a, err := answers.Answer(ctx, cloud.Question{ID: p.ID, Text: text, Gold: p.Gold})
+	a, err := answers.Answer(ctx, gapg.Question(p))
 	if err != nil {
 		return r, fmt.Errorf("cloud %s: %w", answers.Name(), err)
 	}
@@ -228,7 +228,10 @@ func (b *bound) reply(ctx context.Context, p gapg.Prompt, c model.Completion, an
 	if err != nil {
 		return r, err
 	}
-	r.CloudText, r.CloudCostUSD, r.Correct, r.Answer = a.Text, a.CostUSD, &right, a.Text
+	r.CloudText, r.Correct, r.Answer = a.Text, &right, a.Text
+	if !a.CostUnknown {
+		r.CloudCostUSD = &a.CostUSD
+	}
 	if inside, ok := task.LastAnswer(a.Text); ok {
 		r.Answer = inside
 	}
@@ -252,5 +255,9 @@ func (r reply) verdict() string {
 	case r.CloudText == "":
 		return fmt.Sprintf("-- asks the cloud after %d tokens; there is none", r.Tokens)
 	}
-	return fmt.Sprintf("-- asks the cloud after %d tokens, which answers %s%s ($%.5f)", r.Tokens, r.Answer, right, r.CloudCostUSD)
+	cost := "unknown cost"
+	if r.CloudCostUSD != nil {
+		cost = fmt.Sprintf("$%.5f", *r.CloudCostUSD)
+	}
+	return fmt.Sprintf("-- asks the cloud after %d tokens, which answers %s%s (%s)", r.Tokens, r.Answer, right, cost)
 }

@@ -200,7 +200,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	o := model.Options{Trainable: true, MaxRows: rows(f.micro, context, f.batch*context)}
 	plan := model.NewPlan(src.cfg, o, nil)
 	if f.dryRun {
-		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d demonstrations", src.cfg.NumParameters(), f.steps*f.batch))
+		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d demonstrations", src.cfg.NumParameters(), f.steps*f.batch), nil)
 	}
 	if !resume {
 		if err := newRunDirectory(f.outputDir); err != nil {

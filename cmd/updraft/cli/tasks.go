@@ -208,50 +208,6 @@ func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) 
 	return out, nil
 }
 
-// openCloud reads --cloud: none, or simulated with the share that is right.
-func (b *bound) openCloud(spec string) (cloud.Cloud, error) {
-	kind, rest, _ := strings.Cut(spec, ":")
-	switch kind {
-	case "none":
-		return nil, nil
-	case "simulated":
-		c := cloud.SimulatedConfig{Name: "simulated"}
-		if rest != "" {
-			x, err := strconv.ParseFloat(rest, 64)
-			if err != nil || !(x >= 0 && x <= 1) {
-				return nil, inputf("--cloud %s: the share of right answers must be a number from 0 to 1, such as simulated:0.938", spec)
-			}
-			c.Name += ":" + rest
-			if c.Accuracy = x; x == 0 {
-				c.Accuracy = -1
-			}
-		}
-		c.USDPerMillionPromptTokens, c.USDPerMillionCompletionTokens, c.ReasoningTokens = simulatedPrompt, simulatedCompletion, simulatedReasoning
-		if b.Cloud == nil {
-			return nil, inputf("--cloud %s: the task %s has no solver to simulate a cloud with; use --cloud none", spec, b.Name)
-		}
-		out, err := b.Cloud(c)
-		return out, input(err)
-	}
-	return nil, inputf("--cloud %q: must be simulated, simulated:SHARE or none", spec)
-}
-
-// The simulated cloud's price and length of thought: those of a reasoning model
-// at the prices of DeepSeek-R1's release (US dollars per million tokens).
-const (
-	simulatedPrompt     = 0.55
-	simulatedCompletion = 2.19
-	simulatedReasoning  = 1500
-)
-
-// desk is the cloud as one purpose of a run sees it; nil without a cloud.
-func desk(c cloud.Cloud, s *cloud.Store, run string) (gapg.Desk, error) {
-	if c == nil {
-		return nil, nil
-	}
-	return cloud.NewLedger(c, s, cloud.LedgerConfig{Run: run})
-}
-
 // evaluator measures models on the task.
 func (b *bound) evaluator(maxNew int) gapg.Evaluator {
 	return gapg.Evaluator{Tokenizer: b.tok, Task: b.judge, EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: maxNew}

@@ -28,7 +28,8 @@ type trainFlags struct {
 	config, resume                               string
 	dryRun                                       bool
 
-	cloud, budget          string
+	cloud                  cloudFlags
+	budget                 string
 	alphaA, alphaC, alphaF float64
 	reward, algorithm      string
 	filter, noFilter       bool
@@ -68,7 +69,6 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Lookup("resume-from-checkpoint").NoOptDefVal = "true"
 	fs.BoolVar(&f.dryRun, "dry-run", false, "check everything, show the configuration and the memory plan, and touch nothing")
 
-	fs.StringVar(&f.cloud, "cloud", "simulated:0.938", "cloud: simulated:SHARE (the task's solver, right on that share of prompts) or none")
 	fs.StringVar(&f.budget, "cloud-budget", "0.30", "share of prompts in [0,1) that may go to the cloud; ρ = share/(1−share)")
 	fs.Var(newChoice(&f.queryCloud, "help", "help", "all-fail"), "query-cloud", "whom to ask the cloud about: groups where a response asks for help, or all-fail, every group without a right answer")
 	fs.Var(newChoice(&f.algorithm, "gapg", algorithmNames(a.algorithms)...), "algorithm", algorithmHelp(a.algorithms))
@@ -121,6 +121,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.loggingSteps, "logging-steps", 1, "steps between lines of metrics.jsonl")
 	fs.IntVar(&f.saveSteps, "save-steps", 50, "steps between checkpoints; 0: the last step alone")
 	fs.IntVar(&f.saveLimit, "save-total-limit", 2, "checkpoints kept beside the best one")
+	f.cloud.register(fs)
 	f.deviceFlags.register(fs)
 }
 
@@ -169,12 +170,17 @@ layout, ledger.db (every cloud call and answer), and report.html, made anew at
 each evaluation. At the end the model lies in final.
 
 Ctrl-C finishes the step, saves and exits with 130; a second one stops at once.
+At a limit of the cloud (--max-cloud-calls, -tokens, -usd) the run saves and exits
+with 3; resume it under a raised limit.
 --resume-from-checkpoint goes on, to the same bits as without the stop.
 
 Lengths are in tokens, rates and accuracies shares of 1.`,
 		Example: `  updraft train --model runs/base --task countdown --output-dir runs/gapg \
     --learning-rate 2e-4 --lr-scheduler-type linear --warmup-steps 5 --adam-beta2 0.95 \
     --max-steps 90 --max-completion-length 72 --eval-steps 10
+  updraft train --model runs/base --output-dir runs/wire --cloud https://api.deepseek.com/v1 \
+    --cloud-model deepseek-chat --cloud-key-env DEEPSEEK_API_KEY \
+    --cloud-price deepseek-chat=0.27,1.10 --max-cloud-usd 2
   updraft train --config run.yaml --seed 2 --output-dir runs/seed2
   updraft train --output-dir runs/gapg --resume-from-checkpoint
   updraft train --model runs/base --dataset problems.jsonl --output-dir runs/mine --dry-run`,
@@ -189,14 +195,14 @@ Lengths are in tokens, rates and accuracies shares of 1.`,
 func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error) {
 	var c gapg.Config
 	fs := cmd.Flags()
-	if f.cloud == "none" && !fs.Changed("cloud-budget") {
+	if f.cloud.spec == "none" && !fs.Changed("cloud-budget") {
 		f.budget = "0"
 	}
 	budget, err := gapg.ParseBudget(f.budget)
 	if err != nil {
 		return c, inputf("--cloud-budget: %w", err)
 	}
-	if f.cloud == "none" && budget.Num != 0 {
+	if f.cloud.spec == "none" && budget.Num != 0 {
 		return c, inputf("--cloud-budget %s: there is no cloud to ask (--cloud none); set --cloud-budget 0 or a cloud", f.budget)
 	}
 	for _, x := range []struct {
@@ -363,6 +369,12 @@ func (f *trainFlags) options(cfg model.Config, c gapg.Config) (model.Options, mo
 		model.SchedulerOptions{MaxBatch: batch, MaxTokens: context}
 }
 
+// forecast is what a training may ask of the cloud: every prompt that it draws,
+// of which about the budget's share is wanted, and all of the evaluation's.
+func (f *trainFlags) forecast(c gapg.Config, train, eval []gapg.Prompt) forecast {
+	return forecast{sure: eval, perhaps: limit(train, c.MaxSteps*c.PromptsPerStep), share: c.Budget.Share()}
+}
+
 func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	ctx := cmd.Context()
 	c, err := f.trainConfig(a, cmd)
@@ -381,7 +393,7 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	answers, err := b.openCloud(f.cloud)
+	answers, err := f.cloud.open(b)
 	if err != nil {
 		return err
 	}
@@ -399,7 +411,11 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	o, so := f.options(src.cfg, c)
 	plan := model.NewPlan(src.cfg, o, &so)
 	if f.dryRun {
-		return a.dryRun(cmd, plan, fmt.Sprintf("%d training prompts, %d evaluation prompts, budget %g of prompts (ρ = %.4g)", len(train), len(eval), c.Budget.Share(), c.Budget.Rho()))
+		cost, err := f.cloud.dryEstimate(answers, filepath.Join(f.outputDir, ledgerFile), f.forecast(c, train, eval))
+		if err != nil {
+			return err
+		}
+		return a.dryRun(cmd, plan, fmt.Sprintf("%d training prompts, %d evaluation prompts, budget %g of prompts (ρ = %.4g)", len(train), len(eval), c.Budget.Share(), c.Budget.Rho()), cost)
 	}
 	if !resume {
 		if err := newRunDirectory(f.outputDir); err != nil {
@@ -432,8 +448,14 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 		return input(err)
 	}
 	defer store.Close()
-	if setup.Cloud, err = desk(answers, store, "train"); err != nil {
-		return input(err)
+	if err := f.cloud.ready(a, store); err != nil {
+		return err
+	}
+	if err := f.cloud.announce(a, answers, store, f.forecast(c, train, eval)); err != nil {
+		return err
+	}
+	if setup.Cloud, err = f.cloud.desk(answers, store, "train"); err != nil {
+		return err
 	}
 	t, err := gapg.NewTrainer(c, setup)
 	if err != nil {
@@ -449,8 +471,8 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	view := &trainView{a: a, cmd: cmd, f: f, c: c, device: be.Name(), task: b.judge.Name(), total: c.MaxSteps}
 	if len(eval) > 0 {
 		e := &gapg.Evaluation{Evaluator: b.evaluator(f.evalTokens()), Model: m, Prompts: eval, Budget: c.Budget}
-		if e.Cloud, err = desk(answers, store, "eval"); err != nil {
-			return input(err)
+		if e.Cloud, err = f.cloud.desk(answers, store, "eval"); err != nil {
+			return err
 		}
 		run.Evaluate, run.OnEval = e.Metrics, view.eval
 	}

@@ -102,7 +102,7 @@ type trainSummary struct {
 	Seed              uint64             `json:"seed"`
 	NumTokens         int64              `json:"num_tokens"`
 	CloudCalls        int                `json:"training_cloud_calls"`
-	CloudCostUSD      float64            `json:"training_cloud_cost_usd"`
+	CloudCostUSD      *float64           `json:"training_cloud_cost_usd"` // null: not known
 	Unanswered        int                `json:"cloud_calls_possibly_billed"`
 	MaxLogpDifference float64            `json:"max_logp_difference"`
 	BestStep          int                `json:"best_step,omitempty"`
@@ -114,8 +114,13 @@ type trainSummary struct {
 func (v *trainView) summary(t *gapg.Trainer, run *gapg.Run, store *cloud.Store, final string) error {
 	state := t.State()
 	s := trainSummary{Algorithm: v.c.Algorithm.Name(), Steps: state.Step, Budget: v.c.Budget.Share(), Rho: v.c.Budget.Rho(), Seed: v.c.Seed,
-		NumTokens: state.Tokens, CloudCalls: state.Calls, CloudCostUSD: state.CostUSD, MaxLogpDifference: run.MaxLogpDifference(),
+		NumTokens: state.Tokens, CloudCalls: state.Calls, MaxLogpDifference: run.MaxLogpDifference(),
 		BestStep: run.BestStep(), Evaluation: finiteMap(v.evals), OutputDir: v.f.outputDir, Model: final}
+	cost := "unknown cost"
+	if state.Unpriced == 0 {
+		s.CloudCostUSD = &state.CostUSD
+		cost = fmt.Sprintf("$%.2f", state.CostUSD)
+	}
 	sent, err := store.Unanswered()
 	if err != nil {
 		return err
@@ -125,7 +130,7 @@ func (v *trainView) summary(t *gapg.Trainer, run *gapg.Run, store *cloud.Store, 
 	if v.a.json {
 		return printJSON(out, s)
 	}
-	fmt.Fprintf(out, "%s: %d steps, budget %.1f %% of prompts (ρ = %.4g), %d training cloud calls ($%.2f)\n", s.Algorithm, s.Steps, 100*s.Budget, s.Rho, s.CloudCalls, s.CloudCostUSD)
+	fmt.Fprintf(out, "%s: %d steps, budget %.1f %% of prompts (ρ = %.4g), %d training cloud calls (%s)\n", s.Algorithm, s.Steps, 100*s.Budget, s.Rho, s.CloudCalls, cost)
 	if s.Unanswered > 0 {
 		fmt.Fprintf(out, "%d calls were sent and never answered: they may have been billed\n", s.Unanswered)
 	}
@@ -152,14 +157,21 @@ func saveModel(ctx context.Context, m *model.Model, tok *tokenizer.Tokenizer, di
 }
 
 // dryRun shows what a command would do.
-func (a *app) dryRun(cmd *cobra.Command, plan model.Plan, facts string) error {
+func (a *app) dryRun(cmd *cobra.Command, plan model.Plan, facts string, cost *estimate) error {
 	out := cmd.OutOrStdout()
 	if a.json {
 		items := map[string]int64{}
 		for _, it := range plan.Items {
 			items[it.Name] = it.Bytes
 		}
-		return printJSON(out, map[string]any{"config": configMap(cmd), "memory_bytes": plan.Bytes(), "memory": items, "summary": facts})
+		all := map[string]any{"config": configMap(cmd), "memory_bytes": plan.Bytes(), "memory": items, "summary": facts}
+		if cost != nil {
+			all["cloud"] = cost
+		}
+		return printJSON(out, all)
+	}
+	if cost != nil {
+		facts += "\n# " + cost.String()
 	}
 	text, err := configYAML(cmd)
 	if err != nil {
