@@ -20,9 +20,9 @@ type StepStats struct {
 	AccuracyOverall     float64 // share of rollouts that end in a right answer, the cloud's included
 	CloudRatio          float64 // share of rollouts that ask for help
 	Budget              float64
-	CloudPrompts        int // groups of this step whose answer was wanted and came
-	CloudCalls          int // questions sent to the cloud in this step
-	CloudCallsTotal     int // sent by this run so far
+	CloudPrompts        int     // groups of this step whose answer was wanted and came
+	CloudCalls          int     // questions sent to the cloud in this step
+	CloudCallsTotal     int     // sent by this run so far
 	CloudCostUSD        float64 // NaN: not known
 	D1, D2, D2Kept      int
 	Groups, Kept        int
@@ -153,7 +153,7 @@ func (s *StepStats) Metrics() map[string]float64 {
 		"num_tokens": float64(s.NumTokens), "accuracy/overall": s.AccuracyOverall, "accuracy/device": s.AccuracyDevice,
 		"cloud/ratio": s.CloudRatio, "cloud/budget": s.Budget, "cloud/prompts": float64(s.CloudPrompts),
 		"cloud/calls": float64(s.CloudCallsTotal),
-		"filter/d1": float64(s.D1), "filter/d2": float64(s.D2), "filter/d2_kept": float64(s.D2Kept), "filter/kept": float64(s.Kept),
+		"filter/d1":   float64(s.D1), "filter/d2": float64(s.D2), "filter/d2_kept": float64(s.D2Kept), "filter/kept": float64(s.Kept),
 		"filter/kept_without_gradient": float64(s.KeptWithoutGradient), "filter/unresolved": float64(s.Unresolved),
 		"filter/skipped":                        0,
 		"sampling/sampling_logp_difference/max": s.MaxLogpDifference,
