@@ -141,7 +141,7 @@ func TestGenerate(t *testing.T) {
 	require.Equal(t, "cloud", out.Replies[0].Source, "%+v", out.Replies[0])
 	require.Contains(t, []string{"right", "wrong"}, out.Replies[0].Answer)
 	require.Equal(t, out.Replies[0].Answer == "right", *out.Replies[0].Correct)
-	require.Positive(t, out.Replies[0].CloudCostUSD)
+	require.Positive(t, *out.Replies[0].CloudCostUSD)
 	require.Contains(t, ok(t, ask...).out, gapg.Marker+"\n-- asks the cloud after")
 	require.Contains(t, ok(t, append(ask, "--cloud", "none")...).out, "there is none")
 	require.Contains(t, ok(t, "generate", "--model", from, "--raw", "--prompt", "1+1=").out, "-- device")
