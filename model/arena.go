@@ -9,58 +9,61 @@ import (
 // arena plans many tensors in one buffer per element type, so that a role's
 // memory is allocated once and is known before it is allocated.
 type arena struct {
-	f32, i32 int // elements planned
+	elements [len(arenaTypes)]int // planned, by type
 	views    []arenaView
 }
 
+// arenaTypes are the types of an arena's buffers, in the order of allocation.
+var arenaTypes = [...]engine.DType{engine.F32, engine.BF16, engine.I32}
+
 type arenaView struct {
 	dst        *engine.Tensor
-	dtype      engine.DType
+	dtype      int // of arenaTypes
 	off        int
 	rows, cols int
 }
 
 // matrix plans *dst as a dense F32 matrix.
-func (a *arena) matrix(dst *engine.Tensor, rows, cols int) {
-	a.views = append(a.views, arenaView{dst, engine.F32, a.f32, rows, cols})
-	a.f32 = align(a.f32 + rows*cols)
-}
+func (a *arena) matrix(dst *engine.Tensor, rows, cols int) { a.plan(dst, engine.F32, rows, cols) }
 
 // ints plans *dst as a dense I32 matrix.
-func (a *arena) ints(dst *engine.Tensor, rows, cols int) {
-	a.views = append(a.views, arenaView{dst, engine.I32, a.i32, rows, cols})
-	a.i32 = align(a.i32 + rows*cols)
+func (a *arena) ints(dst *engine.Tensor, rows, cols int) { a.plan(dst, engine.I32, rows, cols) }
+
+// plan plans *dst as a dense matrix of type d.
+func (a *arena) plan(dst *engine.Tensor, d engine.DType, rows, cols int) {
+	for i, t := range arenaTypes {
+		if t == d {
+			a.views = append(a.views, arenaView{dst, i, a.elements[i], rows, cols})
+			a.elements[i] = align(a.elements[i] + rows*cols)
+		}
+	}
 }
 
-func (a *arena) bytes() int64 {
-	return int64(a.f32)*int64(engine.F32.Size()) + int64(a.i32)*int64(engine.I32.Size())
+func (a *arena) bytes() (n int64) {
+	for i, t := range arenaTypes {
+		n += int64(a.elements[i]) * int64(t.Size())
+	}
+	return n
 }
 
 // alloc makes the buffers and fills in the planned tensors. It returns the
 // buffers, for Free.
 func (a *arena) alloc(be engine.Backend, what string) ([]engine.Buffer, error) {
-	var f, i engine.Buffer
+	var of [len(arenaTypes)]engine.Buffer
 	var bufs []engine.Buffer
-	var err error
-	if a.f32 > 0 {
-		if f, err = be.Alloc(engine.F32, a.f32); err != nil {
-			return nil, fmt.Errorf("model: %s: %w", what, err)
+	for i, t := range arenaTypes {
+		if a.elements[i] == 0 {
+			continue
 		}
-		bufs = append(bufs, f)
-	}
-	if a.i32 > 0 {
-		if i, err = be.Alloc(engine.I32, a.i32); err != nil {
+		b, err := be.Alloc(t, a.elements[i])
+		if err != nil {
 			freeAll(be, bufs)
 			return nil, fmt.Errorf("model: %s: %w", what, err)
 		}
-		bufs = append(bufs, i)
+		of[i], bufs = b, append(bufs, b)
 	}
 	for _, v := range a.views {
-		buf := f
-		if v.dtype == engine.I32 {
-			buf = i
-		}
-		*v.dst = engine.Matrix(buf, v.off, v.rows, v.cols)
+		*v.dst = engine.Matrix(of[v.dtype], v.off, v.rows, v.cols)
 	}
 	return bufs, nil
 }

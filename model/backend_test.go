@@ -25,6 +25,14 @@ func newCPU(t testing.TB) engine.Backend {
 	return be
 }
 
+// newRounding returns a backend with BF16 arithmetic, hidden and checked in the
+// same way.
+func newRounding(t testing.TB) engine.Backend {
+	be := enginetest.NewDeferred(enginetest.NewRounding())
+	t.Cleanup(func() { require.NoError(t, be.Close()) })
+	return be
+}
+
 // tinyConfig is a decoder with grouped queries whose sizes are no multiples of
 // anything that kernels like. kind is a model type, or "untied" for llama with
 // a head of its own.

@@ -81,7 +81,8 @@ func (m *Model) mixBackward(l, from, to int) {
 	a := &w.layers[l]
 	c := &m.cfg
 	C, F, HD := c.HiddenSize, c.IntermediateSize, c.NumAttentionHeads*c.HeadDim
-	dx, dn, dff := w.dx.RowRange(from, to), w.dn.RowRange(from, to), w.dff.RowRange(from, to)
+	dx, dxa := w.dx.RowRange(from, to), w.dxa.RowRange(from, to)
+	dn, dff := w.dn.RowRange(from, to), w.dff.RowRange(from, to)
 	mid, n2, rstd2 := a.mid.RowRange(from, to), a.n2.RowRange(from, to), a.rstd2.RowRange(from, to)
 	gu, ff := a.gateUp.RowRange(from, to), a.ff.RowRange(from, to)
 	gate, up := gu.ColRange(0, F), gu.ColRange(F, 2*F)
@@ -90,8 +91,9 @@ func (m *Model) mixBackward(l, from, to int) {
 		m.be.SwiGLU(engine.SwiGLUArgs{Y: ff, Gate: gate, Up: up})
 	}
 
-	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.down, C, F), DY: dx, X: ff})
-	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dff, DY: dx, W: y.down})
+	m.round(dxa, dx)
+	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.down, C, F), DY: dxa, X: ff})
+	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dff, DY: dxa, W: y.down})
 	m.be.SwiGLUBackward(engine.SwiGLUBackwardArgs{DGate: gate, DUp: up, DY: dff, Gate: gate, Up: up})
 	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.gateUp, 2*F, C), DY: gu, X: n2})
 	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dn, DY: gu, W: y.gateUp})
@@ -99,10 +101,19 @@ func (m *Model) mixBackward(l, from, to int) {
 		DX: dx, DW: m.gradVector(at.norm2, C), DY: dn, X: mid, W: y.norm2, Rstd: rstd2, Groups: 1, Accumulate: true,
 	})
 
-	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.o, C, HD), DY: dx, X: a.o.RowRange(from, to)})
-	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: w.do.RowRange(from, to), DY: dx, W: y.o})
+	m.round(dxa, dx)
+	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.o, C, HD), DY: dxa, X: a.o.RowRange(from, to)})
+	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: w.do.RowRange(from, to), DY: dxa, W: y.o})
 	if from > 0 {
 		m.be.Fill(w.do.RowRange(0, from), 0)
+	}
+}
+
+// round brings the residual stream's gradient into the activations' type, where
+// that is another.
+func (m *Model) round(dxa, dx engine.Tensor) {
+	if dxa.Buf != dx.Buf {
+		m.be.Copy(dxa, dx)
 	}
 }
 
@@ -196,15 +207,20 @@ func (m *Model) AdamWStep(s AdamW) {
 	m.steps++
 	m.live = nil
 	step := func(from, to int, decay float32) {
-		view := func(b engine.Buffer) engine.Tensor { return engine.Vector(b, from, to-from) }
-		m.be.AdamW(engine.AdamWArgs{
-			P: view(m.weights), G: view(m.grads), M: view(m.moment1), V: view(m.moment2),
+		a := engine.AdamWArgs{
+			P: engine.Vector(m.weights, from, to-from), G: engine.Vector(m.grads, from, to-from),
 			LR: s.LR, Beta1: s.Beta1, Beta2: s.Beta2, Eps: s.Eps, WeightDecay: decay, GradScale: s.GradScale, Step: m.steps,
-		})
+		}
+		a.M, a.MScale = m.moment1.view(from, to)
+		a.V, a.VScale = m.moment2.view(from, to)
+		if m.working != nil && from == 0 {
+			a.Copy = engine.Vector(m.working, 0, to)
+		}
+		m.be.AdamW(a)
 	}
 	step(0, m.layout.matrices, s.WeightDecay)
 	step(m.layout.matrices, m.layout.total, 0)
-	m.RefreshWeights()
+	m.refreshProducts()
 }
 
 // WeightedNLL is the supervised loss −Σ w·logprob / total, and its gradient

@@ -22,7 +22,7 @@ const (
 )
 
 // Load reads a checkpoint directory in Hugging Face's layout (config.json and
-// model.safetensors; BF16 and F16 weights are widened) onto be.
+// model.safetensors in F32, BF16 or F16) onto be, in the types that o says.
 func Load(ctx context.Context, be engine.Backend, dir string, o Options) (*Model, error) {
 	cfg, err := ReadConfig(filepath.Join(dir, ConfigFile))
 	if err != nil {
@@ -82,7 +82,11 @@ func (m *Model) readWeights(ctx context.Context, r *checkpoint.Reader, path stri
 		if err := r.ReadF32(p.Name, p.Shape(), buf); err != nil {
 			return err
 		}
-		m.be.UploadF32(engine.Vector(m.weights, p.off, p.len()), buf)
+		t, err := m.state(Weights, p)
+		if err != nil {
+			return err
+		}
+		m.be.UploadF32(t, buf)
 	}
 	for _, t := range r.Tensors() {
 		// Some exporters write the tied head too.
@@ -95,15 +99,15 @@ func (m *Model) readWeights(ctx context.Context, r *checkpoint.Reader, path stri
 }
 
 // grown returns a slice of n elements in buf's memory where that suffices.
-func grown(buf []float32, n int) []float32 {
+func grown[T any](buf []T, n int) []T {
 	if cap(buf) < n {
-		buf = make([]float32, n)
+		buf = make([]T, n)
 	}
 	return buf[:n]
 }
 
-// Save writes config.json and model.safetensors into an existing directory,
-// each atomically. checkpoint.WriteDir makes a whole directory atomic.
+// Save writes config.json and model.safetensors, in F32, into an existing
+// directory, each atomically. checkpoint.WriteDir makes a whole directory atomic.
 func (m *Model) Save(ctx context.Context, dir string) error {
 	cfg := m.cfg
 	cfg.Architectures = []string{architecture(cfg.ModelType)}
@@ -116,60 +120,115 @@ func (m *Model) Save(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return m.write(ctx, filepath.Join(dir, WeightsFile), map[string]string{"format": "pt"}, []Role{Weights}, []string{""})
+	var list []saved
+	for _, p := range m.layout.params {
+		t, err := m.state(Weights, p)
+		if err != nil {
+			return err
+		}
+		list = append(list, saved{p.Name, p.Shape(), t})
+	}
+	return m.write(ctx, filepath.Join(dir, WeightsFile), map[string]string{"format": "pt"}, list)
 }
 
-// Prefixes of the moments' names in optimizer.safetensors.
+// Names in optimizer.safetensors: each parameter's moments under its own name
+// with a prefix. Where they are codes, codesPrefix follows it, and the scales of
+// all matrices' blocks, which are counted from the first element of the first
+// matrix, are one tensor.
 const (
 	momentPrefix1 = "exp_avg."
 	momentPrefix2 = "exp_avg_sq."
+	codesPrefix   = "codes."
+	scalesName    = "scales"
+
+	optimizerFormat  = "updraft-optimizer-1"
+	optimizerFormat8 = "updraft-optimizer-8bit-1"
 )
+
+// saved is a tensor of a file.
+type saved struct {
+	name  string
+	shape []int
+	at    engine.Tensor
+}
+
+// optimizerState lists the tensors of both moments.
+func (m *Model) optimizerState() (format string, list []saved) {
+	format = optimizerFormat
+	for i, s := range []*moment{&m.moment1, &m.moment2} {
+		prefix := []string{momentPrefix1, momentPrefix2}[i]
+		for _, p := range m.layout.params {
+			name := prefix + p.Name
+			if p.off < s.from {
+				name = prefix + codesPrefix + p.Name
+			}
+			t, _ := s.view(p.off, p.off+p.len())
+			list = append(list, saved{name, p.Shape(), t})
+		}
+		if s.from > 0 {
+			format = optimizerFormat8
+			n := momentBlocks(s.from)
+			list = append(list, saved{prefix + scalesName, []int{n}, engine.Vector(s.scales, 0, n)})
+		}
+	}
+	return format, list
+}
 
 // SaveOptimizer writes Adam's moments and the number of steps taken.
 func (m *Model) SaveOptimizer(ctx context.Context, path string) error {
 	if !m.opts.Trainable {
 		return errNotTrainable
 	}
-	meta := map[string]string{"format": "updraft-optimizer-1", "step": strconv.Itoa(m.steps)}
-	return m.write(ctx, path, meta, []Role{Moment1, Moment2}, []string{momentPrefix1, momentPrefix2})
+	format, list := m.optimizerState()
+	return m.write(ctx, path, map[string]string{"format": format, "step": strconv.Itoa(m.steps)}, list)
 }
 
-// write streams the parameters of the given roles into one file.
-func (m *Model) write(ctx context.Context, path string, meta map[string]string, roles []Role, prefixes []string) error {
+// write streams tensors into one file.
+func (m *Model) write(ctx context.Context, path string, meta map[string]string, list []saved) error {
 	var infos []checkpoint.Info
-	for i := range roles {
-		for _, p := range m.layout.params {
-			infos = append(infos, checkpoint.Info{Name: prefixes[i] + p.Name, Shape: p.Shape()})
+	for _, s := range list {
+		dtype := "F32"
+		if s.at.Buf.DType() == engine.U8 {
+			dtype = "U8"
 		}
+		infos = append(infos, checkpoint.Info{Name: s.name, Shape: s.shape, DType: dtype})
 	}
 	w, err := checkpoint.Create(path, infos, meta)
 	if err != nil {
 		return err
 	}
 	defer w.Abort()
-	var buf []float32
-	for i, r := range roles {
-		b, err := m.role(r)
-		if err != nil {
+	var floats []float32
+	var codes []int32
+	for i, s := range list {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for _, p := range m.layout.params {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			buf = grown(buf, p.len())
-			if err := m.be.Wait(m.be.DownloadF32(buf, engine.Vector(b, p.off, p.len()))); err != nil {
-				return fmt.Errorf("model: %s: %w", path, err)
-			}
-			if err := w.WriteF32(prefixes[i]+p.Name, buf); err != nil {
-				return err
-			}
+		var ticket engine.Ticket
+		if infos[i].DType == "U8" {
+			codes = grown(codes, s.at.Len())
+			ticket = m.be.DownloadI32(codes, s.at)
+		} else {
+			floats = grown(floats, s.at.Len())
+			ticket = m.be.DownloadF32(floats, s.at)
+		}
+		if err := m.be.Wait(ticket); err != nil {
+			return fmt.Errorf("model: %s: %w", path, err)
+		}
+		if infos[i].DType == "U8" {
+			err = w.WriteU8(s.name, codes)
+		} else {
+			err = w.WriteF32(s.name, floats)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return w.Commit()
 }
 
-// LoadOptimizer reads what SaveOptimizer wrote.
+// LoadOptimizer reads what SaveOptimizer wrote, from a model with the same
+// Options.Moments.
 func (m *Model) LoadOptimizer(ctx context.Context, path string) error {
 	if !m.opts.Trainable {
 		return errNotTrainable
@@ -179,25 +238,40 @@ func (m *Model) LoadOptimizer(ctx context.Context, path string) error {
 		return err
 	}
 	defer r.Close()
+	format, list := m.optimizerState()
+	got := r.Metadata()["format"]
 	step, err := strconv.Atoi(r.Metadata()["step"])
-	if err != nil || step < 0 || r.Metadata()["format"] != "updraft-optimizer-1" {
+	if err != nil || step < 0 || got != optimizerFormat && got != optimizerFormat8 {
 		return fmt.Errorf("model: %s: not an optimizer state of Updraft's: its metadata has no format and step", path)
 	}
-	if got, want := len(r.Tensors()), 2*len(m.layout.params); got != want {
+	if got != format {
+		kinds := map[string]string{optimizerFormat: "float32", optimizerFormat8: "8-bit"}
+		return fmt.Errorf("model: %s: %s moments, where this run has %s ones: go on with the optimizer that the run began with", path, kinds[got], kinds[format])
+	}
+	if got, want := len(r.Tensors()), len(list); got != want {
 		return fmt.Errorf("model: %s: %d tensors where this model has %d: it belongs to another model", path, got, want)
 	}
-	var buf []float32
-	for prefix, b := range map[string]engine.Buffer{momentPrefix1: m.moment1, momentPrefix2: m.moment2} {
-		for _, p := range m.layout.params {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			buf = grown(buf, p.len())
-			if err := r.ReadF32(prefix+p.Name, p.Shape(), buf); err != nil {
-				return err
-			}
-			m.be.UploadF32(engine.Vector(b, p.off, p.len()), buf)
+	m.clearCodes(Moment1)
+	m.clearCodes(Moment2)
+	var floats []float32
+	var codes []int32
+	for _, s := range list {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		if s.at.Buf.DType() == engine.U8 {
+			codes = grown(codes, s.at.Len())
+			if err := r.ReadU8(s.name, s.shape, codes); err != nil {
+				return err
+			}
+			m.be.UploadI32(s.at, codes)
+			continue
+		}
+		floats = grown(floats, s.at.Len())
+		if err := r.ReadF32(s.name, s.shape, floats); err != nil {
+			return err
+		}
+		m.be.UploadF32(s.at, floats)
 	}
 	m.steps = step
 	return nil

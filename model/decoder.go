@@ -62,12 +62,12 @@ func planDecoder(a *arena, d *decoder, c *Config, o *SchedulerOptions) {
 	}
 }
 
-func (o *SchedulerOptions) decodeShape() workspaceShape {
-	return workspaceShape{rows: o.MaxBatch, noHead: true}
+func (o *SchedulerOptions) decodeShape(act engine.DType) workspaceShape {
+	return workspaceShape{rows: o.MaxBatch, noHead: true, act: act}
 }
 
-func (o *SchedulerOptions) prefillShape() workspaceShape {
-	return workspaceShape{rows: o.PrefillRows, noHead: true}
+func (o *SchedulerOptions) prefillShape(act engine.DType) workspaceShape {
+	return workspaceShape{rows: o.PrefillRows, noHead: true, act: act}
 }
 
 // writes is the number of rows that one prefill can store: each once, and a
@@ -94,17 +94,17 @@ func newDecoder(m *Model, o *SchedulerOptions) (_ *decoder, err error) {
 	for range m.layers {
 		kv := engine.KVCache{Pages: o.Pages, KVHeads: c.NumKeyValueHeads, HeadDim: c.HeadDim}
 		for _, b := range []*engine.Buffer{&kv.K, &kv.V} {
-			if *b, err = m.be.Alloc(engine.F32, n); err != nil {
+			if *b, err = m.be.Alloc(m.act, n); err != nil {
 				return nil, fmt.Errorf("model: kv cache of %d pages: %w: lower MaxBatch, MaxTokens or Pages", o.Pages, err)
 			}
 			d.bufs = append(d.bufs, *b)
 		}
 		d.cache = append(d.cache, kv)
 	}
-	if d.w, err = newWorkspace(m.be, c, o.decodeShape()); err != nil {
+	if d.w, err = newWorkspace(m.be, c, o.decodeShape(m.act)); err != nil {
 		return nil, err
 	}
-	if d.pre, err = newWorkspace(m.be, c, o.prefillShape()); err != nil {
+	if d.pre, err = newWorkspace(m.be, c, o.prefillShape(m.act)); err != nil {
 		return nil, err
 	}
 	d.w.ids, d.w.positions = d.state.RowRange(stateTokens, stateTokens+1), d.state.RowRange(statePositions, statePositions+1)

@@ -185,9 +185,9 @@ func (m *Model) Hidden(ctx context.Context, prompts [][]int32) ([][]float32, err
 		m.be.UploadI32(head(w.positions, rows), p.positions)
 		m.be.UploadI32(head(w.last, n), p.targets)
 		m.trunk(w, rows, 0, m.packedAttention(&p.packing))
-		hidden := w.final.RowRange(0, n)
-		m.be.Gather(engine.GatherArgs{Dst: w.layers[0].n1.RowRange(0, n), Table: w.out.RowRange(0, rows), IDs: head(w.last, n)})
-		m.be.RMSNorm(engine.RMSNormArgs{Y: hidden, X: w.layers[0].n1.RowRange(0, n), W: m.norm, Groups: 1, Eps: float32(m.cfg.RMSNormEps)})
+		hidden, all := w.final.RowRange(0, n), w.layers[0].n1.RowRange(0, rows)
+		m.be.RMSNorm(engine.RMSNormArgs{Y: all, X: w.out.RowRange(0, rows), W: m.norm, Groups: 1, Eps: float32(m.cfg.RMSNormEps)})
+		m.be.Gather(engine.GatherArgs{Dst: hidden, Table: all, IDs: head(w.last, n)})
 		flat := make([]float32, n*m.cfg.HiddenSize)
 		if err := m.be.Wait(m.be.DownloadF32(flat, hidden)); err != nil {
 			return nil, fmt.Errorf("model: hidden states: %w", err)

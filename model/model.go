@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
 )
@@ -20,6 +21,14 @@ type Options struct {
 	// MaxContext is the longest sequence, in tokens. 0: the configuration's
 	// max_position_embeddings.
 	MaxContext int
+	// Weights is the type of the matrices that products are computed with: F32,
+	// or BF16 on devices that can. Sums, norms' and biases' weights and the
+	// residual stream are F32 either way. A trainable model keeps F32 masters of
+	// BF16 matrices, which the optimizer updates.
+	Weights engine.DType
+	// Moments is the type of Adam's moments of the matrices: F32, or U8 for
+	// blocks of 8-bit codes (engine.AdamWArgs).
+	Moments engine.DType
 	// Recompute keeps fewer activations for Backward, which computes norms and
 	// SwiGLU once more. Results are the same to the bit.
 	Recompute bool
@@ -32,9 +41,17 @@ type Model struct {
 	be     engine.Backend
 	cfg    Config
 	opts   Options
+	act    engine.DType // of activations
 	layout *layout
 
-	weights, grads, moment1, moment2 engine.Buffer // layout.total F32 each; all but weights nil unless trainable
+	// The flat vector of weights in F32, from element wfrom on: all of it, or the
+	// vectors alone where the working copy is the only one of the matrices.
+	weights engine.Buffer
+	wfrom   int
+	working engine.Buffer // the matrices in BF16; nil where products use weights itself
+
+	grads            engine.Buffer // layout.total F32; nil unless trainable
+	moment1, moment2 moment
 
 	embed  engine.Tensor // [V, C]
 	head   engine.Weight // [V, C]
@@ -70,7 +87,9 @@ func New(be engine.Backend, cfg Config, seed uint64, o Options) (*Model, error) 
 	if err != nil {
 		return nil, err
 	}
-	be.UploadF32(engine.Vector(m.weights, 0, m.layout.total), initialWeights(&m.cfg, m.layout, seed))
+	w := initialWeights(&m.cfg, m.layout, seed)
+	be.UploadF32(m.matrices(), w[:m.layout.matrices])
+	be.UploadF32(m.vectors(), w[m.layout.matrices:])
 	if err := m.prepare(); err != nil {
 		m.Close()
 		return nil, err
@@ -93,7 +112,14 @@ func allocate(be engine.Backend, cfg Config, o Options) (*Model, error) {
 	if o.MaxRows < 0 {
 		return nil, fmt.Errorf("model: MaxRows is %d: must not be negative", o.MaxRows)
 	}
-	m := &Model{be: be, cfg: cfg, opts: o, layout: newLayout(&cfg)}
+	act, err := be.Precision(o.Weights)
+	if err != nil {
+		return nil, fmt.Errorf("model: weights in %v: %w", o.Weights, err)
+	}
+	if o.Moments != engine.F32 && o.Moments != engine.U8 {
+		return nil, fmt.Errorf("model: optimizer moments in %v: must be F32 or U8", o.Moments)
+	}
+	m := &Model{be: be, cfg: cfg, opts: o, act: act, layout: newLayout(&cfg)}
 	if err := m.allocBuffers(); err != nil {
 		m.Close()
 		return nil, err
@@ -103,27 +129,44 @@ func allocate(be engine.Backend, cfg Config, o Options) (*Model, error) {
 }
 
 func (m *Model) allocBuffers() error {
-	n := m.layout.total
-	alloc := func(dst *engine.Buffer, n int, what string) error {
-		b, err := m.be.Alloc(engine.F32, n)
+	n, matrices := m.layout.total, m.layout.matrices
+	allocAs := func(d engine.DType, dst *engine.Buffer, n int, what string) error {
+		b, err := m.be.Alloc(d, n)
 		if err != nil {
 			return fmt.Errorf("model: %s: %w", what, err)
 		}
 		*dst = b
 		return nil
 	}
-	if err := alloc(&m.weights, n, "weights"); err != nil {
+	alloc := func(dst *engine.Buffer, n int, what string) error { return allocAs(engine.F32, dst, n, what) }
+	if m.opts.Weights != engine.F32 {
+		if err := allocAs(m.opts.Weights, &m.working, matrices, "weights"); err != nil {
+			return err
+		}
+		if !m.opts.Trainable {
+			m.wfrom = matrices
+		}
+	}
+	if err := alloc(&m.weights, n-m.wfrom, "weights"); err != nil {
 		return err
 	}
 	if m.opts.Trainable {
 		if err := alloc(&m.grads, n, "gradients"); err != nil {
 			return err
 		}
-		if err := alloc(&m.moment1, n, "optimizer state"); err != nil {
-			return err
-		}
-		if err := alloc(&m.moment2, n, "optimizer state"); err != nil {
-			return err
+		for _, s := range []*moment{&m.moment1, &m.moment2} {
+			if m.opts.Moments == engine.U8 {
+				s.from = matrices
+				if err := allocAs(engine.U8, &s.codes, matrices, "optimizer state"); err != nil {
+					return err
+				}
+				if err := alloc(&s.scales, momentBlocks(matrices), "optimizer state"); err != nil {
+					return err
+				}
+			}
+			if err := alloc(&s.values, n-s.from, "optimizer state"); err != nil {
+				return err
+			}
 		}
 		if err := alloc(&m.scalar, 1, "gradient norm"); err != nil {
 			return err
@@ -141,7 +184,7 @@ func (m *Model) allocBuffers() error {
 
 	if m.opts.MaxRows > 0 {
 		w, err := newWorkspace(m.be, &m.cfg, workspaceShape{
-			rows: m.opts.MaxRows, keep: m.opts.Trainable, recompute: m.opts.Recompute,
+			rows: m.opts.MaxRows, keep: m.opts.Trainable, recompute: m.opts.Recompute, act: m.act,
 		})
 		if err != nil {
 			return err
@@ -155,17 +198,21 @@ func (m *Model) allocBuffers() error {
 func (m *Model) bind() {
 	c := &m.cfg
 	q, kv := c.NumAttentionHeads*c.HeadDim, c.NumKeyValueHeads*c.HeadDim
+	from := m.weights
+	if m.working != nil {
+		from = m.working
+	}
 	mat := func(off, rows, cols int) engine.Weight {
-		return engine.Weight{Tensor: engine.Matrix(m.weights, off, rows, cols)}
+		return engine.Weight{Tensor: engine.Matrix(from, off, rows, cols)}
 	}
 	vec := func(off, n int) engine.Tensor {
 		if off < 0 {
 			return engine.Tensor{}
 		}
-		return engine.Vector(m.weights, off, n)
+		return engine.Vector(m.weights, off-m.wfrom, n)
 	}
 	m.head = mat(m.layout.head, c.VocabSize, c.HiddenSize)
-	m.embed = engine.Matrix(m.weights, m.layout.embed, c.VocabSize, c.HiddenSize)
+	m.embed = mat(m.layout.embed, c.VocabSize, c.HiddenSize).Tensor
 	m.norm = vec(m.layout.norm, c.HiddenSize)
 	for _, y := range m.layout.layers {
 		m.layers = append(m.layers, layer{
@@ -194,8 +241,23 @@ func (m *Model) products(f func(w *engine.Weight)) {
 	f(&m.head)
 }
 
+// matrices views the matrices as they are loaded and saved: in F32 wherever there
+// is such a copy.
+func (m *Model) matrices() engine.Tensor {
+	if m.wfrom > 0 {
+		return engine.Vector(m.working, 0, m.layout.matrices)
+	}
+	return engine.Vector(m.weights, 0, m.layout.matrices)
+}
+
+// vectors views norms and biases.
+func (m *Model) vectors() engine.Tensor {
+	return engine.Vector(m.weights, m.layout.matrices-m.wfrom, m.layout.total-m.layout.matrices)
+}
+
 // prepare has the backend lay the weights out as it likes them.
 func (m *Model) prepare() error {
+	m.roundMatrices()
 	var err error
 	m.products(func(w *engine.Weight) {
 		if err == nil {
@@ -208,9 +270,22 @@ func (m *Model) prepare() error {
 	return m.be.Sync()
 }
 
-// RefreshWeights brings the backend's copies up to date after the weights
-// changed by WriteParam. AdamWStep, Load and CopyWeights do it themselves.
+// RefreshWeights brings the working copy and the backend's own up to date after
+// the weights changed by WriteParam. AdamWStep, Load and CopyWeights do it
+// themselves.
 func (m *Model) RefreshWeights() {
+	m.roundMatrices()
+	m.refreshProducts()
+}
+
+// roundMatrices makes the working copy from the masters, where there are both.
+func (m *Model) roundMatrices() {
+	if m.working != nil && m.wfrom == 0 {
+		m.be.Copy(engine.Vector(m.working, 0, m.layout.matrices), m.matrices())
+	}
+}
+
+func (m *Model) refreshProducts() {
 	m.products(func(w *engine.Weight) { m.be.RefreshWeight(*w) })
 }
 
@@ -242,18 +317,34 @@ const (
 	Moment2
 )
 
-func (m *Model) role(r Role) (engine.Buffer, error) {
-	b := [...]engine.Buffer{m.weights, m.grads, m.moment1, m.moment2}[r]
-	if b == nil {
-		return nil, errNotTrainable
+// state views a parameter's elements in a role, as F32 or BF16. The 8-bit moments
+// of a matrix have no such view.
+func (m *Model) state(r Role, p Param) (engine.Tensor, error) {
+	if r != Weights && !m.opts.Trainable {
+		return engine.Tensor{}, errNotTrainable
 	}
-	return b, nil
+	switch r {
+	case Weights:
+		if p.off < m.layout.matrices {
+			return m.matrices().ColRange(p.off, p.off+p.len()), nil
+		}
+		return engine.Vector(m.weights, p.off-m.wfrom, p.len()), nil
+	case Gradients:
+		return engine.Vector(m.grads, p.off, p.len()), nil
+	}
+	s := m.moment(r)
+	if p.off < s.from {
+		return engine.Tensor{}, errCodes
+	}
+	return engine.Vector(s.values, p.off-s.from, p.len()), nil
 }
 
 // ErrNonFinite says that generation met a log-probability that is not a number.
 var ErrNonFinite = errors.New("the weights are not finite")
 
 var errNotTrainable = errors.New("model: not trainable: set Options.Trainable")
+
+var errCodes = errors.New("model: this moment is kept in 8-bit codes")
 
 func (m *Model) param(name string) (Param, error) {
 	for _, p := range m.layout.params {
@@ -264,12 +355,9 @@ func (m *Model) param(name string) (Param, error) {
 	return Param{}, fmt.Errorf("model: no parameter named %q", name)
 }
 
-// ReadParam downloads one parameter's elements in the given role.
+// ReadParam downloads one parameter's elements in the given role: weights from
+// the masters where the model has them, moments as the values of their codes.
 func (m *Model) ReadParam(ctx context.Context, r Role, name string) ([]float32, error) {
-	b, err := m.role(r)
-	if err != nil {
-		return nil, err
-	}
 	p, err := m.param(name)
 	if err != nil {
 		return nil, err
@@ -277,18 +365,26 @@ func (m *Model) ReadParam(ctx context.Context, r Role, name string) ([]float32, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	t, err := m.state(r, p)
+	if errors.Is(err, errCodes) {
+		return m.readCodes(r, p)
+	}
+	if err != nil {
+		return nil, err
+	}
 	v := make([]float32, p.len())
-	return v, m.be.Wait(m.be.DownloadF32(v, engine.Vector(b, p.off, p.len())))
+	return v, m.be.Wait(m.be.DownloadF32(v, t))
 }
 
 // WriteParam uploads one parameter's elements in the given role. After weights
-// were written, call RefreshWeights once.
+// were written, call RefreshWeights once. A matrix's 8-bit moments cannot be
+// written.
 func (m *Model) WriteParam(ctx context.Context, r Role, name string, v []float32) error {
-	b, err := m.role(r)
+	p, err := m.param(name)
 	if err != nil {
 		return err
 	}
-	p, err := m.param(name)
+	t, err := m.state(r, p)
 	if err != nil {
 		return err
 	}
@@ -298,12 +394,13 @@ func (m *Model) WriteParam(ctx context.Context, r Role, name string, v []float32
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.be.UploadF32(engine.Vector(b, p.off, p.len()), v)
+	m.be.UploadF32(t, v)
 	return nil
 }
 
 // Clone returns a model with the same weights on the same backend, made with
-// options of its own and a fresh optimizer.
+// options of its own and a fresh optimizer. Weights in BF16 come from the masters
+// where m has them.
 func (m *Model) Clone(ctx context.Context, o Options) (*Model, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -312,8 +409,7 @@ func (m *Model) Clone(ctx context.Context, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := m.layout.total
-	m.be.Copy(engine.Vector(c.weights, 0, n), engine.Vector(m.weights, 0, n))
+	c.copyFrom(m)
 	if err := c.prepare(); err != nil {
 		c.Close()
 		return nil, err
@@ -335,10 +431,16 @@ func (m *Model) CopyWeights(from *Model) error {
 			return fmt.Errorf("model: CopyWeights: %s differs in shape", p.Name)
 		}
 	}
-	n := m.layout.total
-	m.be.Copy(engine.Vector(m.weights, 0, n), engine.Vector(from.weights, 0, n))
+	m.copyFrom(from)
 	m.RefreshWeights()
 	return nil
+}
+
+// copyFrom copies the weights of a model of the same shape, whatever types
+// either keeps them in.
+func (m *Model) copyFrom(from *Model) {
+	m.be.Copy(m.matrices(), from.matrices())
+	m.be.Copy(m.vectors(), from.vectors())
 }
 
 // Close frees the model's memory. Schedulers over it must be closed first.
@@ -353,7 +455,7 @@ func (m *Model) Close() error {
 			w.Prepared = nil
 		}
 	})
-	for _, b := range []engine.Buffer{m.weights, m.grads, m.moment1, m.moment2, m.rope, m.scalar} {
+	for _, b := range slices.Concat([]engine.Buffer{m.weights, m.working, m.grads, m.rope, m.scalar}, m.moment1.buffers(), m.moment2.buffers()) {
 		if b != nil {
 			m.be.Free(b)
 		}

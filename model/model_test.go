@@ -136,11 +136,24 @@ func TestInitialWeights(t *testing.T) {
 // Saved and loaded models are the same to the bit, and so is training that
 // goes on from them.
 func TestSaveAndLoad(t *testing.T) {
-	be := newCPU(t)
-	for _, kind := range kinds {
-		t.Run(kind, func(t *testing.T) {
-			o := Options{Trainable: true, MaxRows: 200}
-			m := newTiny(t, be, kind, o)
+	be, rounding := newCPU(t), newRounding(t)
+	for _, c := range []struct {
+		name, kind string
+		be         engine.Backend
+		o          Options
+	}{
+		{"llama", "llama", be, Options{}},
+		{"qwen2", "qwen2", be, Options{}},
+		{"qwen3", "qwen3", be, Options{}},
+		{"untied", "untied", be, Options{}},
+		{"8-bit moments", "qwen2", be, Options{Moments: engine.U8}},
+		{"BF16", "qwen2", rounding, Options{Weights: engine.BF16}},
+		{"BF16, 8-bit moments", "untied", rounding, Options{Weights: engine.BF16, Moments: engine.U8}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			be, o := c.be, c.o
+			o.Trainable, o.MaxRows = true, 200
+			m := newTiny(t, be, c.kind, o)
 			b := randomBatch(8, m.cfg.VocabSize, 2, 9, 5, 6)
 			dp := make([]float32, b.Tokens())
 			for i := range dp {
@@ -397,8 +410,14 @@ func (b *countingBackend) Alloc(d engine.DType, n int) (engine.Buffer, error) {
 // nothing.
 func TestPlanIsWhatIsAllocated(t *testing.T) {
 	for _, kind := range kinds {
-		for _, o := range []Options{{}, {MaxRows: 100}, {Trainable: true, MaxRows: 300, MaxContext: 90}, {Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true}} {
+		for _, o := range []Options{{}, {MaxRows: 100}, {Trainable: true, MaxRows: 300, MaxContext: 90}, {Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true},
+			{Trainable: true, MaxRows: 300, MaxContext: 90, Moments: engine.U8}, {Weights: engine.BF16, MaxRows: 100},
+			{Weights: engine.BF16, Trainable: true, MaxRows: 300, MaxContext: 90},
+			{Weights: engine.BF16, Moments: engine.U8, Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true}} {
 			be := &countingBackend{Backend: newCPU(t)}
+			if o.Weights == engine.BF16 {
+				be.Backend = newRounding(t)
+			}
 			so := SchedulerOptions{MaxBatch: 7, MaxTokens: 80, Marker: []int32{1}, MarkerAfter: []int32{2}}
 			m := newTiny(t, be, kind, o)
 			s := newScheduler(t, m, so)
@@ -409,7 +428,7 @@ func TestPlanIsWhatIsAllocated(t *testing.T) {
 					prepared = i.Bytes
 				}
 			}
-			require.Positive(t, prepared)
+			require.Equal(t, o.Weights == engine.F32, prepared > 0)
 			require.Equal(t, plan.Bytes()-prepared, be.bytes, "%s %+v", kind, o)
 			if !o.Trainable {
 				continue

@@ -5,12 +5,16 @@ import "github.com/updraft-ml/updraft/engine"
 // workspaceShape says how large a workspace is and what it can do.
 type workspaceShape struct {
 	rows      int
-	keep      bool // every layer's activations stay, for Backward
-	recompute bool // of those, not the norms' and SwiGLU's outputs
-	noHead    bool // no log-probs: decoding and prefill
+	keep      bool         // every layer's activations stay, for Backward
+	recompute bool         // of those, not the norms' and SwiGLU's outputs
+	noHead    bool         // no log-probs: decoding and prefill
+	act       engine.DType // of what enters products and attention
 }
 
 // workspace holds the activations of one packed forward, planned in one arena.
+// Those marked A have the type of activations that goes with the weights'
+// (engine.Backend.Precision); the others, the residual stream among them, are
+// F32.
 type workspace struct {
 	shape workspaceShape
 	bufs  []engine.Buffer
@@ -19,31 +23,33 @@ type workspace struct {
 	layers         []activations
 	out            engine.Tensor // [T, C] what the last layer wrote
 
-	final, finalRstd      engine.Tensor // [T, C], [T, 1] of the rows with a target
+	final, finalRstd      engine.Tensor // [T, C] A, [T, 1] of the rows with a target
 	targets               engine.Tensor // [T] I32
 	logProb, entropy, lse engine.Tensor // [T]
 	last                  engine.Tensor // [T] I32: rows that Hidden reads
 
 	// Backward's scratch.
-	dx, dn             engine.Tensor // [T, C]
-	dff                engine.Tensor // [T, F]
-	do                 engine.Tensor // [T, H*D]
-	dqkv               engine.Tensor // [T, (H+2KV)*D]
+	dx                 engine.Tensor // [T, C]
+	dxa                engine.Tensor // [T, C] A: dx where it enters products; dx itself where A is F32
+	dn                 engine.Tensor // [T, C] A
+	dff                engine.Tensor // [T, F] A
+	do                 engine.Tensor // [T, H*D] A
+	dqkv               engine.Tensor // [T, (H+2KV)*D] A
 	dLogProb, dEntropy engine.Tensor // [T]
 }
 
 // activations are one layer's. Where nothing is kept, all layers share one.
 type activations struct {
 	x            engine.Tensor // [T, C] the layer's input
-	n1, rstd1    engine.Tensor // normalised input, [T, 1]
-	qkv          engine.Tensor // [T, (H+2KV)*D]
-	qk           engine.Tensor // [T, (H+KV)*D] after QK-norm and rotation
+	n1, rstd1    engine.Tensor // normalised input, A, and [T, 1]
+	qkv          engine.Tensor // [T, (H+2KV)*D] A
+	qk           engine.Tensor // [T, (H+KV)*D] A, after QK-norm and rotation
 	qRstd, kRstd engine.Tensor // [T, H], [T, KV]
-	o, lse       engine.Tensor // [T, H*D], [T, H]
+	o, lse       engine.Tensor // [T, H*D] A, [T, H]
 	mid          engine.Tensor // [T, C] after attention
-	n2, rstd2    engine.Tensor
-	gateUp       engine.Tensor // [T, 2F]
-	ff           engine.Tensor // [T, F]
+	n2, rstd2    engine.Tensor // as n1, rstd1
+	gateUp       engine.Tensor // [T, 2F] A
+	ff           engine.Tensor // [T, F] A
 	out          engine.Tensor // [T, C] the next layer's input
 }
 
@@ -64,12 +70,12 @@ func planWorkspace(a *arena, w *workspace, c *Config, s workspaceShape) {
 		y := &w.layers[i]
 		a.matrix(&y.x, T, C)
 		if i == 0 || !s.recompute {
-			a.matrix(&y.n1, T, C)
-			a.matrix(&y.ff, T, F)
+			a.plan(&y.n1, s.act, T, C)
+			a.plan(&y.ff, s.act, T, F)
 		}
-		a.matrix(&y.qkv, T, (H+2*KV)*D)
-		a.matrix(&y.o, T, H*D)
-		a.matrix(&y.gateUp, T, 2*F)
+		a.plan(&y.qkv, s.act, T, (H+2*KV)*D)
+		a.plan(&y.o, s.act, T, H*D)
+		a.plan(&y.gateUp, s.act, T, 2*F)
 		if !s.keep {
 			continue
 		}
@@ -78,10 +84,10 @@ func planWorkspace(a *arena, w *workspace, c *Config, s workspaceShape) {
 		a.matrix(&y.lse, T, H)
 		a.matrix(&y.mid, T, C)
 		if !s.recompute {
-			a.matrix(&y.n2, T, C)
+			a.plan(&y.n2, s.act, T, C)
 		}
 		if c.qkNorm() {
-			a.matrix(&y.qk, T, (H+KV)*D)
+			a.plan(&y.qk, s.act, T, (H+KV)*D)
 			a.matrix(&y.qRstd, T, H)
 			a.matrix(&y.kRstd, T, KV)
 		}
@@ -92,7 +98,7 @@ func planWorkspace(a *arena, w *workspace, c *Config, s workspaceShape) {
 	if s.noHead {
 		return
 	}
-	a.matrix(&w.final, T, C)
+	a.plan(&w.final, s.act, T, C)
 	a.ints(&w.targets, 1, T)
 	a.ints(&w.last, 1, T)
 	a.matrix(&w.logProb, 1, T)
@@ -103,10 +109,13 @@ func planWorkspace(a *arena, w *workspace, c *Config, s workspaceShape) {
 	}
 	a.matrix(&w.finalRstd, T, 1)
 	a.matrix(&w.dx, T, C)
-	a.matrix(&w.dn, T, C)
-	a.matrix(&w.dff, T, F)
-	a.matrix(&w.do, T, H*D)
-	a.matrix(&w.dqkv, T, (H+2*KV)*D)
+	if s.act != engine.F32 {
+		a.plan(&w.dxa, s.act, T, C)
+	}
+	a.plan(&w.dn, s.act, T, C)
+	a.plan(&w.dff, s.act, T, F)
+	a.plan(&w.do, s.act, T, H*D)
+	a.plan(&w.dqkv, s.act, T, (H+2*KV)*D)
 	a.matrix(&w.dLogProb, 1, T)
 	a.matrix(&w.dEntropy, 1, T)
 }
@@ -127,6 +136,9 @@ func newWorkspace(be engine.Backend, c *Config, s workspaceShape) (*workspace, e
 // share points the tensors that use another's memory to it, and gives every
 // layer its entry.
 func (w *workspace) share(c *Config) {
+	if !w.dxa.Valid() {
+		w.dxa = w.dx
+	}
 	qk := (c.NumAttentionHeads + c.NumKeyValueHeads) * c.HeadDim
 	first := w.layers[0]
 	for i := range w.layers {

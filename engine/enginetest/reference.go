@@ -4,15 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/internal/ref"
+	"github.com/updraft-ml/updraft/internal/testx"
 )
 
 // Reference is a backend in float64 over internal/ref: slow and sequential.
-// There are two of them.
+// There are three of them.
 //
 // NewReference rounds nothing between operations, to whatever type a tensor
 // is. Tests of layers above engine use it to differentiate a whole tiny model
@@ -23,13 +25,19 @@ import (
 // besides: a device with F32 and BF16 activations, for tests of mixed precision
 // where there is no GPU.
 //
-// Both keep a copy of each prepared weight and multiply by that copy, so that a
+// NewNoisy puts a random number in the place of each rounding to BF16, as large
+// as a rounding may be, and rounds nothing else. How much results of a whole
+// model scatter over several of them is how far those of NewRounding may be from
+// those of NewReference (Monte Carlo arithmetic, Parker 1997).
+//
+// All keep a copy of each prepared weight and multiply by that copy, so that a
 // forgotten RefreshWeight shows. What they check of their arguments is what any
 // backend must refuse.
 type Reference struct {
 	live   map[*refBuffer]bool
 	record *refProgram
 	rounds bool
+	noise  *rand.Rand
 }
 
 // NewReference returns a backend that computes and stores in float64.
@@ -40,6 +48,14 @@ func NewReference() *Reference { return &Reference{live: map[*refBuffer]bool{}} 
 func NewRounding() *Reference {
 	r := NewReference()
 	r.rounds = true
+	return r
+}
+
+// NewNoisy returns a backend that computes and stores in float64 and adds noise
+// of the given seed in the place of roundings to BF16.
+func NewNoisy(seed uint64) *Reference {
+	r := NewReference()
+	r.noise = rand.New(rand.NewPCG(seed, 4))
 	return r
 }
 
@@ -56,13 +72,17 @@ func (b *refBuffer) floats() bool { return b.dtype == engine.F32 || b.dtype == e
 
 // round returns v as an element of type d.
 func (r *Reference) round(d engine.DType, v float64) float64 {
-	switch {
-	case !r.rounds:
-		return v
-	case d == engine.BF16:
-		return float64(half.FromBF16(half.BF16(float32(v))))
+	rounded := float64(float32(v))
+	if d == engine.BF16 {
+		rounded = float64(half.FromBF16(half.BF16(float32(v))))
 	}
-	return float64(float32(v))
+	switch {
+	case r.rounds:
+		return rounded
+	case r.noise != nil && d == engine.BF16 && rounded != v:
+		return v + testx.HalfULPBF16(v)*(2*r.noise.Float64()-1)
+	}
+	return v
 }
 
 func (b *refBuffer) DType() engine.DType { return b.dtype }

@@ -29,7 +29,7 @@ func (r *Reference) either(a engine.DType, ts ...engine.Tensor) {
 // intermediate is how products round what enters them where activations are of
 // type a.
 func (r *Reference) intermediate(a engine.DType) ref.Rounding {
-	if a != engine.BF16 || !r.rounds {
+	if a != engine.BF16 || !r.rounds && r.noise == nil {
 		return nil
 	}
 	return func(v float64) float64 { return r.round(engine.BF16, v) }

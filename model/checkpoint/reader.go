@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/updraft-ml/updraft/internal/half"
 )
@@ -193,36 +194,13 @@ func (r *Reader) Metadata() map[string]string { return r.metadata }
 
 // ReadF32 reads one tensor of the given shape into dst, widening BF16 and F16.
 func (r *Reader) ReadF32(name string, shape []int, dst []float32) error {
-	i, ok := r.byName[name]
-	if !ok {
-		return fmt.Errorf("checkpoint: %s: tensor %q is missing", r.path, name)
-	}
-	t := r.tensors[i]
-	if !slices.Equal(t.Shape, shape) {
-		return fmt.Errorf("checkpoint: %s: tensor %q has shape %v, the configuration says %v: config.json belongs to another checkpoint", r.path, name, t.Shape, shape)
-	}
-	if len(dst) != t.Len() {
-		panic("checkpoint: ReadF32: destination differs from the shape in length")
+	t, err := r.find(name, shape, len(dst), "F32", "BF16", "F16")
+	if err != nil {
+		return err
 	}
 	width := int(dtypeSize(t.DType))
-	switch t.DType {
-	case "F32", "BF16", "F16":
-	default:
-		return fmt.Errorf("checkpoint: %s: tensor %q is %s: Updraft reads F32, BF16 and F16", r.path, name, t.DType)
-	}
-	if r.buf == nil {
-		r.buf = make([]byte, 1<<20)
-	}
-	at := r.data + t.begin
-	for len(dst) > 0 {
-		n := min(len(dst), len(r.buf)/width)
-		b := r.buf[:n*width]
-		if _, err := r.f.ReadAt(b, at); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return fmt.Errorf("checkpoint: %s: tensor %q: %w", r.path, name, err)
-		}
+	return r.read(t, width, func(b []byte) {
+		n := len(b) / width
 		switch t.DType {
 		case "F32":
 			for i := range n {
@@ -237,7 +215,60 @@ func (r *Reader) ReadF32(name string, shape []int, dst []float32) error {
 				dst[i] = half.FromF16(binary.LittleEndian.Uint16(b[2*i:]))
 			}
 		}
-		dst, at = dst[n:], at+int64(len(b))
+		dst = dst[n:]
+	})
+}
+
+// ReadU8 reads one tensor of bytes of the given shape into dst.
+func (r *Reader) ReadU8(name string, shape []int, dst []int32) error {
+	t, err := r.find(name, shape, len(dst), "U8")
+	if err != nil {
+		return err
+	}
+	return r.read(t, 1, func(b []byte) {
+		for i, c := range b {
+			dst[i] = int32(c)
+		}
+		dst = dst[len(b):]
+	})
+}
+
+// find returns a tensor of the given shape, n elements, and one of the types.
+func (r *Reader) find(name string, shape []int, n int, types ...string) (Info, error) {
+	i, ok := r.byName[name]
+	if !ok {
+		return Info{}, fmt.Errorf("checkpoint: %s: tensor %q is missing", r.path, name)
+	}
+	t := r.tensors[i]
+	if !slices.Equal(t.Shape, shape) {
+		return t, fmt.Errorf("checkpoint: %s: tensor %q has shape %v, the configuration says %v: config.json belongs to another checkpoint", r.path, name, t.Shape, shape)
+	}
+	if n != t.Len() {
+		panic("checkpoint: read: destination differs from the shape in length")
+	}
+	if !slices.Contains(types, t.DType) {
+		return t, fmt.Errorf("checkpoint: %s: tensor %q is %s: Updraft reads %s", r.path, name, t.DType, strings.Join(types, " and "))
+	}
+	return t, nil
+}
+
+// read hands the tensor's bytes to take, whole elements of width bytes at a time.
+func (r *Reader) read(t Info, width int, take func(b []byte)) error {
+	if r.buf == nil {
+		r.buf = make([]byte, 1<<20)
+	}
+	at := r.data + t.begin
+	for left := t.Len(); left > 0; {
+		n := min(left, len(r.buf)/width)
+		b := r.buf[:n*width]
+		if _, err := r.f.ReadAt(b, at); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("checkpoint: %s: tensor %q: %w", r.path, t.Name, err)
+		}
+		take(b)
+		left, at = left-n, at+int64(len(b))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"path/filepath"
 )
 
-// Writer writes an F32 safetensors file tensor by tensor. Until Commit the
+// Writer writes a safetensors file tensor by tensor. Until Commit the
 // file has a temporary name beside its final one.
 type Writer struct {
 	file    *atomicFile
@@ -21,8 +22,8 @@ type Writer struct {
 	err     error
 }
 
-// Create begins a file that will hold the given tensors in this order; their
-// DType is taken to be F32.
+// Create begins a file that will hold the given tensors in this order. Their
+// DType is F32 or U8; where it is empty, F32.
 func Create(path string, tensors []Info, metadata map[string]string) (*Writer, error) {
 	header, err := encodeHeader(tensors, metadata)
 	if err != nil {
@@ -58,12 +59,16 @@ func encodeHeader(tensors []Info, metadata map[string]string) ([]byte, error) {
 		if _, twice := entries[t.Name]; twice || t.Name == "__metadata__" || t.Name == "" {
 			return nil, fmt.Errorf("tensor name %q cannot be written", t.Name)
 		}
-		end := at + 4*int64(t.Len())
+		dtype := cmp.Or(t.DType, "F32")
+		if dtype != "F32" && dtype != "U8" {
+			return nil, fmt.Errorf("tensor %q: type %s cannot be written", t.Name, dtype)
+		}
+		end := at + dtypeSize(dtype)*int64(t.Len())
 		shape := t.Shape
 		if shape == nil {
 			shape = []int{}
 		}
-		entries[t.Name] = entry{"F32", shape, [2]int64{at, end}}
+		entries[t.Name] = entry{dtype, shape, [2]int64{at, end}}
 		at = end
 	}
 	j, err := json.Marshal(entries)
@@ -78,18 +83,30 @@ func encodeHeader(tensors []Info, metadata map[string]string) ([]byte, error) {
 
 // WriteF32 writes the next tensor. Its name and length must be those announced.
 func (w *Writer) WriteF32(name string, v []float32) error {
+	return writeTensor(w, name, "F32", v, func(b []byte, x float32) []byte {
+		return binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	})
+}
+
+// WriteU8 writes the next tensor, of bytes.
+func (w *Writer) WriteU8(name string, v []int32) error {
+	return writeTensor(w, name, "U8", v, func(b []byte, x int32) []byte { return append(b, byte(x)) })
+}
+
+// writeTensor encodes v by add, a piece at a time.
+func writeTensor[T any](w *Writer, name, dtype string, v []T, add func([]byte, T) []byte) error {
 	if w.err != nil {
 		return w.err
 	}
-	if len(w.pending) == 0 || w.pending[0].Name != name || w.pending[0].Len() != len(v) {
-		panic("checkpoint: WriteF32: not the tensor that was announced")
+	if len(w.pending) == 0 || w.pending[0].Name != name || w.pending[0].Len() != len(v) || cmp.Or(w.pending[0].DType, "F32") != dtype {
+		panic("checkpoint: write: not the tensor that was announced")
 	}
 	w.pending = w.pending[1:]
 	for len(v) > 0 {
 		n := min(len(v), cap(w.buf)/4)
 		b := w.buf[:0]
 		for _, x := range v[:n] {
-			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+			b = add(b, x)
 		}
 		if _, err := w.w.Write(b); err != nil {
 			w.err = fmt.Errorf("checkpoint: %s: %w", w.file.path, err)
