@@ -125,7 +125,7 @@ func HalfULPBF16(v float64) float64 {
 	if v == 0 {
 		return math.Ldexp(1, -134)
 	}
-	_, e := math.Frexp(math.Abs(v))                // v in [2^(e-1), 2^e)
+	_, e := math.Frexp(math.Abs(v))      // v in [2^(e-1), 2^e)
 	return math.Ldexp(1, max(e-9, -134)) // eight bits of significand; subnormal below 2^-126
 }
 
