@@ -1,0 +1,30 @@
+package gpu
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/updraft-ml/updraft/cuda"
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/engine/enginetest"
+)
+
+// open starts a backend on a driver that traces leaks. The test fails if closing
+// it, at its end, leaves anything behind.
+func open(t testing.TB, o Options) *Backend {
+	t.Helper()
+	o.Driver = openDriver(t, cuda.WithLeakTracing(), cuda.WithCallCounts())
+	b, err := New(o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, b.Close())
+		require.NoError(t, b.Close(), "a second Close does nothing")
+		require.Empty(t, o.Driver.Leaks())
+	})
+	return b
+}
+
+func TestConformance(t *testing.T) {
+	enginetest.Run(t, func(t testing.TB) engine.Backend { return open(t, Options{}) }, suiteOptions()...)
+}
