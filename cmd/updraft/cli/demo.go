@@ -39,7 +39,7 @@ func (f *demoFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.steps, "max-steps", task.DemoTraining().MaxSteps, "training steps of each trained method")
 	fs.IntVar(&f.test, "test-prompts", demoTest, "held-out problems that every figure is measured on")
 	fs.IntVar(&f.validation, "validation-prompts", demoValidation, "problems that calibration uses")
-	f.deviceFlags.register(fs)
+	f.deviceFlags.register(fs, deviceCPU) // its model is too small for a GPU to gain anything
 }
 
 // What the demonstration measures on; task.DemoTraining is how it trains.

@@ -9,40 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/spf13/pflag"
-
 	"github.com/updraft-ml/updraft/engine"
-	"github.com/updraft-ml/updraft/engine/cpu"
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
-
-// deviceFlags choose where a command computes.
-type deviceFlags struct {
-	device  string
-	threads int
-}
-
-func (d *deviceFlags) register(fs *pflag.FlagSet) {
-	fs.Var(newChoice(&d.device, "auto", "auto", "cpu"), "device", "where to compute: auto or cpu")
-	fs.IntVar(&d.threads, "threads", 0, "threads of the CPU device; 0: one per core")
-}
-
-// device is a backend with what must be said about it.
-type device interface {
-	engine.Backend
-	Close() error
-	Name() string
-}
-
-func (d *deviceFlags) open(a *app) (device, error) {
-	be, err := cpu.New(cpu.Options{Threads: d.threads, Logger: a.log})
-	if err != nil {
-		return nil, inputf("--threads %d: %w", d.threads, err)
-	}
-	return be, nil
-}
 
 // modelDir resolves --model: a checkpoint directory, or a run directory, whose
 // newest checkpoint is meant.

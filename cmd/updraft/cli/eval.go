@@ -56,7 +56,7 @@ func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.micro, "micro-batch-tokens", 4096, "packed tokens of one forward")
 	fs.Uint64Var(&f.seed, "seed", 42, "seed of prompts, router and bootstrap, at least 1")
 	f.cloud.register(fs)
-	f.deviceFlags.register(fs)
+	f.deviceFlags.register(fs, deviceAuto)
 }
 
 func (a *app) eval() *cobra.Command {
@@ -237,8 +237,9 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 		}
 		sources[method] = s
 	}
+	so := model.SchedulerOptions{MaxBatch: min(256, len(test)), MaxTokens: src.cfg.MaxPositionEmbeddings}
+	plan := model.NewPlan(src.cfg, o, &so)
 	if f.dryRun {
-		plan := model.NewPlan(src.cfg, o, &model.SchedulerOptions{MaxBatch: min(256, len(test)), MaxTokens: src.cfg.MaxPositionEmbeddings})
 		cost, err := f.cloud.dryEstimate(answers, "", forecast{sure: slices.Concat(test, validation)})
 		if err != nil {
 			return err
@@ -272,6 +273,9 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 		return err
 	}
 	defer be.Close()
+	if err := f.fits(be, src.cfg, &so, plan); err != nil {
+		return err
+	}
 	view := &phases{a: a}
 	defer view.finish()
 	e := &gapg.Experiment{

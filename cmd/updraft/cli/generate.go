@@ -41,7 +41,7 @@ func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Float64Var(&f.helpBias, "help-bias", 0, "added to the log-odds of asking for help, in nats; -inf: never ask")
 	fs.Uint64Var(&f.seed, "seed", 42, "seed of sampling")
 	f.cloud.register(fs)
-	f.deviceFlags.register(fs)
+	f.deviceFlags.register(fs, deviceAuto)
 }
 
 func (a *app) generate() *cobra.Command {
@@ -138,12 +138,16 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 		return err
 	}
 	defer be.Close()
+	so := model.SchedulerOptions{MaxBatch: f.n, MaxTokens: context, Marker: b.marker, MarkerAfter: b.after}
+	if err := f.fits(be, src.cfg, &so, model.NewPlan(src.cfg, model.Options{}, &so)); err != nil {
+		return err
+	}
 	m, err := src.load(ctx, be, model.Options{})
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	s, err := model.NewScheduler(m, model.SchedulerOptions{MaxBatch: f.n, MaxTokens: context, Marker: b.marker, MarkerAfter: b.after})
+	s, err := model.NewScheduler(m, so)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/updraft-ml/updraft/cuda"
 	"github.com/updraft-ml/updraft/engine/cpu"
+	"github.com/updraft-ml/updraft/engine/gpu"
 	"github.com/updraft-ml/updraft/model"
 )
 
@@ -45,7 +46,7 @@ memory that a training or a generation of that model takes. Nothing is allocated
 	fs.IntVar(&f.prompts, "prompts-per-step", 32, "prompts per step")
 	fs.IntVar(&f.maxLength, "max-position-embeddings", 0, "longest sequence in tokens; 0: the model's context")
 	fs.IntVar(&f.micro, "micro-batch-tokens", 4096, "packed tokens of one forward and backward")
-	f.deviceFlags.register(fs)
+	f.deviceFlags.register(fs, deviceAuto)
 	return cmd
 }
 
@@ -59,12 +60,19 @@ type infoJSON struct {
 		Features []string `json:"features"`
 		Backend  string   `json:"backend"`
 	} `json:"cpu"`
-	GPUs      []cuda.DeviceInfo `json:"gpus"`
-	WhyNoGPU  string            `json:"why_no_gpu,omitempty"`
-	Model     string            `json:"model,omitempty"`
-	Weights   int64             `json:"parameters,omitempty"`
-	Memory    map[string]int64  `json:"memory,omitempty"`
-	MemorySum int64             `json:"memory_bytes,omitempty"`
+	GPUs      []gpuJSON        `json:"gpus"`
+	WhyNoGPU  string           `json:"why_no_gpu,omitempty"`
+	Model     string           `json:"model,omitempty"`
+	Weights   int64            `json:"parameters,omitempty"`
+	Memory    map[string]int64 `json:"memory,omitempty"`
+	MemorySum int64            `json:"memory_bytes,omitempty"`
+}
+
+// gpuJSON is one GPU and what would compute on it.
+type gpuJSON struct {
+	cuda.DeviceInfo
+	Kernels string `json:"kernels"`
+	WhyNot  string `json:"why_not,omitempty"` // where it cannot be used
 }
 
 // interesting are the features that kernels exist or are planned for.
@@ -72,7 +80,7 @@ var interesting = []cpuid.FeatureID{cpuid.SSE2, cpuid.AVX, cpuid.AVX2, cpuid.FMA
 	cpuid.AVX512VL, cpuid.AVX512BF16, cpuid.AVX512VNNI, cpuid.AMXBF16, cpuid.ASIMD, cpuid.ASIMDHP, cpuid.ASIMDDP, cpuid.SVE}
 
 func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
-	info := infoJSON{version: buildVersion(), GPUs: []cuda.DeviceInfo{}}
+	info := infoJSON{version: buildVersion(), GPUs: []gpuJSON{}}
 	info.CPU.Name, info.CPU.Cores, info.CPU.Threads = cpuid.CPU.BrandName, cpuid.CPU.PhysicalCores, runtime.NumCPU()
 	info.CPU.Features = []string{}
 	for _, id := range interesting {
@@ -97,7 +105,13 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 	case err != nil:
 		info.WhyNoGPU = oneLine(err)
 	default:
-		info.GPUs = devices
+		for _, d := range devices {
+			g := gpuJSON{DeviceInfo: d}
+			if g.Kernels, err = gpu.Kernels(d); err != nil {
+				g.WhyNot = oneLine(err)
+			}
+			info.GPUs = append(info.GPUs, g)
+		}
 	}
 	var plan model.Plan
 	if f.model != "" {
@@ -144,7 +158,13 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 	fmt.Fprintf(out, "features %s\n", strings.Join(info.CPU.Features, " "))
 	fmt.Fprintf(out, "kernels  %s\n", info.CPU.Backend)
 	for _, g := range info.GPUs {
-		fmt.Fprintf(out, "GPU      %s (not used for training yet)\n", g)
+		uses := g.Kernels
+		if g.WhyNot != "" {
+			uses = g.WhyNot
+		} else if g.Exclusive {
+			uses += "; one process at a time"
+		}
+		fmt.Fprintf(out, "GPU      %s; %s\n", g.DeviceInfo, uses)
 	}
 	if info.WhyNoGPU != "" {
 		fmt.Fprintf(out, "GPU      none: %s\n", info.WhyNoGPU)

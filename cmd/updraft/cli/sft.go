@@ -68,7 +68,7 @@ func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Float64Var(&s.RopeTheta, "rope-theta", 10000, "new model: base of the rotary positions")
 	fs.Float64Var(&s.RMSNormEps, "rms-norm-eps", 1e-6, "new model: ε of the norms")
 	fs.BoolVar(&s.TieWordEmbeddings, "tie-word-embeddings", true, "new model: one matrix for embedding and head")
-	f.deviceFlags.register(fs)
+	f.deviceFlags.register(fs, deviceAuto)
 }
 
 func (a *app) sft() *cobra.Command {
@@ -215,6 +215,9 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		return err
 	}
 	defer be.Close()
+	if err := f.fits(be, src.cfg, nil, plan); err != nil {
+		return err
+	}
 	m, err := f.model0(cmd, src, be, o)
 	if err != nil {
 		return err

@@ -122,7 +122,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.saveSteps, "save-steps", 50, "steps between checkpoints; 0: the last step alone")
 	fs.IntVar(&f.saveLimit, "save-total-limit", 2, "checkpoints kept beside the best one")
 	f.cloud.register(fs)
-	f.deviceFlags.register(fs)
+	f.deviceFlags.register(fs, deviceAuto)
 }
 
 func algorithmNames(list []Algorithm) []string {
@@ -431,6 +431,13 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 		return err
 	}
 	defer be.Close()
+	plans := []model.Plan{plan}
+	if c.Loss.Beta != 0 {
+		plans = append(plans, model.NewPlan(src.cfg, model.Options{MaxRows: o.MaxRows}, nil))
+	}
+	if err := f.fits(be, src.cfg, &so, plans...); err != nil {
+		return err
+	}
 	m, err := src.load(ctx, be, o)
 	if err != nil {
 		return err
