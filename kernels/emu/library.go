@@ -16,9 +16,9 @@ import (
 
 // Options say what Library builds.
 type Options struct {
-	// Kernels is the directory of the .cu files; empty means that of this module,
-	// found from the working directory upwards.
-	Kernels string
+	// Sources is the directory of the .cu files; empty means the kernels of this
+	// module, whose directory is found from the working directory upwards.
+	Sources string
 	// Modules names the .cu files to compile, without suffix; empty means all.
 	Modules []string
 	// Edit, unless nil, changes the text of a .cu file before it is compiled: a
@@ -36,12 +36,13 @@ func Library(o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if o.Kernels == "" {
-		if o.Kernels, err = KernelDir(); err != nil {
-			return "", err
-		}
+	b := &builder{cxx: cxx}
+	if b.kernels, err = KernelDir(); err != nil {
+		return "", err
 	}
-	b := &builder{cxx: cxx, kernels: o.Kernels}
+	if o.Sources == "" {
+		o.Sources = b.kernels
+	}
 	if b.cache, err = cacheDir(); err != nil {
 		return "", err
 	}
@@ -145,7 +146,7 @@ func (b *builder) objects(o Options) ([]string, error) {
 		}
 		jobs = append(jobs, job{name: filepath.Base(s), text: string(text), flags: driverFlags})
 	}
-	kernels, err := filepath.Glob(filepath.Join(b.kernels, "*.cu"))
+	kernels, err := filepath.Glob(filepath.Join(o.Sources, "*.cu"))
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +165,9 @@ func (b *builder) objects(o Options) ([]string, error) {
 		if o.Edit != nil {
 			j.text = o.Edit(module, j.text)
 		}
+		if j.text != string(text) {
+			j.flags = append(slices.Clone(j.flags), "-w") // a defect may leave something unused
+		}
 		// Each file has a namespace of its own: two kernels' helpers of one name
 		// must not be taken for one function.
 		j.flags = append(slices.Clone(j.flags), "-Dupdraft=updraft_"+module)
@@ -173,7 +177,7 @@ func (b *builder) objects(o Options) ([]string, error) {
 		jobs = append(jobs, j)
 	}
 	if found == 0 || len(o.Modules) > 0 && found != len(o.Modules) {
-		return nil, fmt.Errorf("emu: %s: not all of the modules %q are there", b.kernels, o.Modules)
+		return nil, fmt.Errorf("emu: %s: not all of the modules %q are there", o.Sources, o.Modules)
 	}
 	return b.compileAll(jobs)
 }
