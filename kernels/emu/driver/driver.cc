@@ -38,7 +38,10 @@ using namespace emu;
 UD_API cuInit(unsigned flags) {
   UD_LOCK;
   if (flags != 0) return kInvalidValue;
-  if (int code = Settings::read().init) return code;
+  Settings s = Settings::read();
+  failure_text = s.fault;
+  if (!s.fault.empty()) return kInvalidValue;
+  if (s.init != 0) return s.init;
   if (!driver.started) {
     for (int i = 0; i < kMostDevices; i++) driver.contexts[i].device = i;
     driver.started = true;
@@ -167,10 +170,11 @@ UD_API cuDeviceTotalMem_v2(size_t* n, int d) {
 UD_API cuDevicePrimaryCtxRetain(Context** c, int d) {
   UD_LOCK;
   if (bad_device(d)) return kInvalidDevice;
-  if (int code = Settings::read().retain) return code;
+  Settings s = Settings::read();
+  if (s.retain != 0) return s.retain;
   *c = &driver.contexts[d];
   if ((*c)->users++ == 0) {
-    (*c)->settings = Settings::read();
+    (*c)->settings = s;
     (*c)->error = (*c)->launches = (*c)->allocations = 0;
     failure_text.clear();
   }

@@ -55,6 +55,8 @@ struct Settings {
   // the allocation of a number, counted from 1 in each context.
   int init = 0, retain = 0, fail_launch = 0, fail_allocation = 0;
 
+  std::string fault;  // what cannot be read of them
+
   static Settings read();
 
   // shared_of_block returns the most dynamic shared memory of a block, in bytes.

@@ -81,8 +81,7 @@ Settings Settings::read() {
     std::string value = equals < item.size() ? item.substr(equals + 1) : "";
     if (!item.empty() && !set(s, item.substr(0, equals), value)) {
       // A misspelt setting would silently test something else.
-      std::fprintf(stderr, "updraft emulator: UPDRAFT_EMULATOR: unknown setting \"%s\"\n", item.c_str());
-      std::abort();
+      s.fault = "invalid setting in UPDRAFT_EMULATOR: " + item;
     }
   }
   return s;
