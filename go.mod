@@ -3,6 +3,7 @@ module github.com/updraft-ml/updraft
 go 1.26.0
 
 require (
+	github.com/ardanlabs/jinja v1.5.0
 	github.com/klauspost/cpuid/v2 v2.4.2
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/sony/gobreaker/v2 v2.4.0

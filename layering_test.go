@@ -24,6 +24,7 @@ var layers = map[string][]string{
 	"gapg/report":               {},
 	"model":                     {"engine", "model/checkpoint", "internal/half"},
 	"model/tokenizer":           {"model/checkpoint"},
+	"model/chat":                {},
 	"model/checkpoint":          {"internal/half"},
 	"engine":                    {},
 	"engine/cpu":                {"engine", "simd", "internal/half"},
