@@ -161,6 +161,9 @@ func (b *Backend) Precision(weights engine.DType) (engine.DType, error) {
 	return weights, nil
 }
 
+// Async says that operations are carried out after their calls have returned.
+func (b *Backend) Async() bool { return true }
+
 // fail keeps the first failure, named after the operation.
 func (b *Backend) fail(op string, err error) {
 	if err != nil && b.failure == nil {
