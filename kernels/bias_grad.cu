@@ -43,9 +43,8 @@ DEVICE void bias_grad(float* DB, const E* DY, u32* counters, int T, int N, int l
   // Reduce: the warps in ascending order.
   u32 shared = shared_base();
   st_shared(shared + thread_x() * 4, sum);
-  block_sync();  // all sums are there
 
-  // Store, after the parts before this one.
+  // Store, after the parts before this one; all sums are there when the wait ends.
   wait_turn(counters + column, (u32)part);
   if (warp() == 0 && n < N) {
     float all = 0;

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
 	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/internal/testx"
@@ -125,7 +127,8 @@ type problem struct {
 	odd             bool // the factors' rows are not aligned
 	bias            bool
 	add             addend
-	splits          int // 0 is 1
+	splits          int      // 0 is 1
+	only            []string // of the kernels, those whose names end so; none: all
 	seed            uint64
 }
 
@@ -193,6 +196,9 @@ func (p problem) compute(d *kerneltest.Device) (results [][]float32, err error) 
 		all, err := product.Candidates(kernels.MMA, max(p.splits, 1))
 		if err != nil || i == len(all) {
 			return results, err
+		}
+		if !named(all[i].Spec.Entry, p.only) {
+			continue
 		}
 		if err := d.LaunchPlanned(all[i]); err != nil {
 			return nil, err
@@ -285,4 +291,8 @@ func checkAll(d *kerneltest.Device, problems []problem) error {
 		}
 	}
 	return nil
+}
+
+func named(entry string, endings []string) bool {
+	return len(endings) == 0 || slices.ContainsFunc(endings, func(e string) bool { return strings.HasSuffix(entry, "_"+e) })
 }
