@@ -19,7 +19,8 @@ const module = "github.com/updraft-ml/updraft/"
 var layers = map[string][]string{
 	"cmd/...":                   {"gapg/...", "serve/...", "bench/...", "model/...", "engine/...", "cuda", "cmd/...", "internal/..."},
 	"gapg":                      {"gapg/cloud", "gapg/report", "model/...", "engine"},
-	"gapg/task":                 {"gapg", "gapg/cloud", "model/tokenizer"},
+	"gapg/task":                 {"gapg", "gapg/cloud", "gapg/task/answer", "model/tokenizer"},
+	"gapg/task/answer":          {},
 	"gapg/cloud":                {},
 	"gapg/report":               {},
 	"model":                     {"engine", "model/checkpoint", "internal/half"},
