@@ -32,10 +32,11 @@ func (e *FileExamples) Example(i int) (gapg.Example, error) {
 //	{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
 //
 // as tokens, end appended. Messages are a user's and an assistant's, and are
-// read as prompt and completion: no chat template is put around them. Every
-// token of a completion is trained on. context is the longest sequence. A fault
-// of a line is a *LineError.
-func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, end int32, context int) (*FileExamples, error) {
+// read as prompt and completion. render makes of a prompt what the model reads,
+// such as a chat template's text; nil: the prompt as it is. Every token of a
+// completion is trained on. context is the longest sequence. A fault of a line
+// is a *LineError.
+func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, render func(prompt string) (string, error), end int32, context int) (*FileExamples, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, end int32, contex
 			return nil, &LineError{path, n, "", err.Error()}
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
-			ex, lerr := parseDemonstration(line, tok, end, context)
+			ex, lerr := parseDemonstration(line, tok, render, end, context)
 			if lerr != nil {
 				lerr.File, lerr.Line = path, n
 				return nil, lerr
@@ -67,7 +68,7 @@ func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, end int32, contex
 	return out, nil
 }
 
-func parseDemonstration(line []byte, tok *tokenizer.Tokenizer, end int32, context int) (gapg.Example, *LineError) {
+func parseDemonstration(line []byte, tok *tokenizer.Tokenizer, render func(string) (string, error), end int32, context int) (gapg.Example, *LineError) {
 	fail := func(field, format string, args ...any) (gapg.Example, *LineError) {
 		return gapg.Example{}, &LineError{Field: field, Msg: fmt.Sprintf(format, args...)}
 	}
@@ -95,7 +96,13 @@ func parseDemonstration(line []byte, tok *tokenizer.Tokenizer, end int32, contex
 	}
 	var ex gapg.Example
 	var err error
-	if ex.Prompt, err = gapg.EncodePrompt(tok, *d.Prompt); err != nil {
+	text := *d.Prompt
+	if render != nil {
+		if text, err = render(text); err != nil {
+			return fail("prompt", "%v", err)
+		}
+	}
+	if ex.Prompt, err = gapg.EncodePrompt(tok, text); err != nil {
 		return fail("prompt", "%v", err)
 	}
 	if len(ex.Prompt) == 0 {

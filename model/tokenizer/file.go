@@ -18,6 +18,8 @@ import (
 const (
 	File       = "tokenizer.json"
 	ConfigFile = "tokenizer_config.json"
+	// TemplateFile is carried from Load to Save; package model/chat reads it.
+	TemplateFile = "chat_template.jinja"
 )
 
 // jsonFile is tokenizer.json, as far as it is understood.
@@ -68,7 +70,7 @@ type jsonConfig struct {
 
 // files are what a tokenizer was read from, so that Save writes what other
 // programs read from it and Updraft does not.
-type files struct{ tokenizer, config []byte }
+type files struct{ tokenizer, config, template []byte }
 
 // Load reads a tokenizer.json, given its path or its directory's, and the
 // special tokens from a tokenizer_config.json beside it, if there is one.
@@ -105,6 +107,10 @@ func Load(path string) (*Tokenizer, error) {
 			return nil, fmt.Errorf("%s: %w of %s; correct the name, or add the token there", config, err, File)
 		}
 		source.config = b
+	}
+	source.template, err = os.ReadFile(filepath.Join(filepath.Dir(path), TemplateFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
 	t.source = source
 	return t, nil
@@ -259,14 +265,19 @@ func (l *mergeList) unmarshalPairs(b []byte) error {
 
 // Save writes the tokenizer.json at path, atomically, and where there are
 // special tokens or was one at the start, a tokenizer_config.json beside it. A
-// tokenizer that Load read is written as the files were.
+// tokenizer that Load read is written as the files were, a chat template with it.
 func (t *Tokenizer) Save(path string) error {
 	config := filepath.Join(filepath.Dir(path), ConfigFile)
 	if t.source.tokenizer != nil {
-		if err := writeBytes(path, t.source.tokenizer); err != nil || t.source.config == nil {
-			return err
+		for name, b := range map[string][]byte{path: t.source.tokenizer, config: t.source.config, filepath.Join(filepath.Dir(path), TemplateFile): t.source.template} {
+			if b == nil {
+				continue
+			}
+			if err := writeBytes(name, b); err != nil {
+				return err
+			}
 		}
-		return writeBytes(config, t.source.config)
+		return nil
 	}
 	if err := writeJSON(path, t.file()); err != nil {
 		return err

@@ -172,9 +172,13 @@ func TestLoadConfig(t *testing.T) {
 	require.Equal(t, []string{"<|im_end|>", "<|endoftext|>"}, []string{eos, pad})
 	require.EqualValues(t, -1, tok.Special().BOS)
 
+	template := []byte("{{ messages }}\n")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, TemplateFile), template, 0o644))
+	tok, err = Load(dir)
+	require.NoError(t, err)
 	out := t.TempDir()
 	require.NoError(t, tok.Save(filepath.Join(out, File)))
-	for name, want := range map[string][]byte{File: b, ConfigFile: text} {
+	for name, want := range map[string][]byte{File: b, ConfigFile: text, TemplateFile: template} {
 		got, err := os.ReadFile(filepath.Join(out, name))
 		require.NoError(t, err)
 		require.Equal(t, string(want), string(got), "Save writes what Load read")
@@ -273,11 +277,12 @@ func TestLongRuns(t *testing.T) {
 
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"added_tokens":[{"id":1,"content":"<s>"}],"model":{"type":"BPE","vocab":{"a":0}}}`), "a<s>a")
-	for _, name := range []string{"smollm2", "llama3", "qwen", "flags"} {
-		b, err := os.ReadFile(filepath.Join("testdata", name+".json"))
-		require.NoError(f, err)
-		f.Add(b, "don't <|im_start|> é\u0301  12345\n")
-	}
+	split := `{"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},"behavior":"Isolated","invert":false}`
+	f.Add([]byte(`{"added_tokens":[{"id":3,"content":"<s>","special":true,"lstrip":true}],"normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"Sequence","pretokenizers":[`+split+
+		`,{"type":"ByteLevel","use_regex":false}]},"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[3]}}},`+
+		`"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","ignore_merges":true,"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}}`), "ab <s> 12")
+	f.Add([]byte(`{"added_tokens":[{"id":3,"content":"é","normalized":true,"single_word":true,"rstrip":true}],"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"ByteLevel"}]},`+
+		`"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{"a":0,"Ġ":1,"Ġa":2},"merges":["Ġ a"]}}`), "a é 1")
 	f.Fuzz(func(t *testing.T, file []byte, text string) {
 		tok, err := parse(file)
 		if err != nil {

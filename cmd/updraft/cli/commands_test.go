@@ -11,6 +11,7 @@ import (
 
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/report"
+	"github.com/updraft-ml/updraft/model/chat"
 )
 
 // A warm start from the task's demonstrations learns, stops and goes on to the
@@ -220,4 +221,40 @@ func TestDemo(t *testing.T) {
 	out := ok(t, args[:len(args)-1]...).out
 	require.Contains(t, out, "gapg *")
 	require.True(t, strings.HasSuffix(out, "report: "+filepath.Join(dir, reportFile)+"\n"), out)
+}
+
+// A checkpoint's chat template writes the prompts of every command; --raw goes
+// around it, and the cloud is asked the question itself.
+func TestChatTemplate(t *testing.T) {
+	from := filepath.Join(t.TempDir(), "chat")
+	require.NoError(t, os.CopyFS(from, os.DirFS(tinyModel(t))))
+	require.NoError(t, os.WriteFile(filepath.Join(from, chat.File), []byte("{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}={% endif %}\n"), 0o644))
+	var out struct{ Prompt string }
+	args := []string{"generate", "--model", from, "--prompt", "17 16 5=69", "--max-completion-length", "4", "--json"}
+	oneObject(t, ok(t, args...).out, &out)
+	require.Equal(t, "17 16 5=69=", out.Prompt)
+	oneObject(t, ok(t, append(args, "--raw")...).out, &out)
+	require.Equal(t, "17 16 5=69", out.Prompt)
+
+	// A run keeps the template, and what follows it uses it.
+	data := filepath.Join(t.TempDir(), "data.jsonl")
+	require.NoError(t, os.WriteFile(data, []byte(`{"prompt":"1 2=3","completion":"1+2"}`+"\n"), 0o644))
+	tuned := filepath.Join(t.TempDir(), "run")
+	ok(t, "sft", "--model", from, "--dataset", data, "--max-steps", "1", "--output-dir", tuned)
+	args[2] = tuned
+	oneObject(t, ok(t, args...).out, &out)
+	require.Equal(t, "17 16 5=69=", out.Prompt)
+
+	require.NoError(t, os.WriteFile(filepath.Join(from, chat.File), []byte("{{ raise_exception('no users') }}"), 0o644))
+	refused := func(want string, args ...string) {
+		t.Helper()
+		r := run(t, args...)
+		require.Equal(t, exitInput, r.code, r.stderr)
+		require.Contains(t, lastLine(r.stderr), want)
+	}
+	refused("no users", "generate", "--model", from, "--prompt", "17 16 5=69")
+	refused("no users", "train", "--model", from, "--output-dir", filepath.Join(t.TempDir(), "new"), "--dry-run")
+	refused("no users", "sft", "--model", from, "--dataset", data, "--output-dir", filepath.Join(t.TempDir(), "new"), "--dry-run")
+	require.NoError(t, os.WriteFile(filepath.Join(from, chat.File), []byte("{{"), 0o644))
+	refused("remove it", "generate", "--model", from, "--prompt", "17 16 5=69")
 }

@@ -31,7 +31,7 @@ func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.model, "model", "", "checkpoint directory or run (alias --model-name-or-path)")
 	fs.StringVar(&f.prompt, "prompt", "", `the question, such as "17 16 5=69"; - reads standard input`)
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "how to read the prompt and judge the answer: "+orList(taskNames(a.tasks)))
-	fs.BoolVar(&f.raw, "raw", false, "give the prompt to the model as it is, without a task or a cloud")
+	fs.BoolVar(&f.raw, "raw", false, "give the prompt to the model as it is, without a task, a chat template or a cloud")
 	fs.IntVar(&f.n, "n", 1, "responses")
 	fs.IntVar(&f.maxLength, "max-completion-length", 0, "tokens of a response at most; 0: what the context leaves")
 	fs.Float64Var(&f.temperature, "temperature", 0, "sampling temperature; 0: the likeliest token")
@@ -51,7 +51,10 @@ func (a *app) generate() *cobra.Command {
 		Short: "Answer a prompt and show who answered: the device or the cloud",
 		Long: `Generate lets a model answer a prompt. Its text is shown as it appears; a line
 then says whether the device answered or asked the cloud, and what the cloud said.
-Where the task can judge, right or wrong is shown too.`,
+Where the task can judge, right or wrong is shown too.
+
+A checkpoint with a chat template is asked through it, here as in sft, train and
+eval.`,
 		Example: `  updraft generate --model runs/gapg --prompt "17 16 5=69"
   updraft generate --model runs/gapg --prompt "17 16 5=69" --n 4 --temperature 1 --json`,
 		Args: noArgs,

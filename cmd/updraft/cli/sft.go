@@ -182,7 +182,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	var data gapg.Examples
 	switch {
 	case f.dataset != "":
-		data, err = task.ReadDemonstrations(f.dataset, src.tok, b.end, src.cfg.MaxPositionEmbeddings)
+		data, err = task.ReadDemonstrations(f.dataset, src.tok, b.render(), b.end, src.cfg.MaxPositionEmbeddings)
 		if err != nil {
 			return missing("dataset", f.dataset, err)
 		}

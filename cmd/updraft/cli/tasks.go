@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/gapg/task"
+	"github.com/updraft-ml/updraft/model/chat"
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
@@ -150,6 +154,7 @@ type bound struct {
 	end    int32
 	marker []int32
 	after  []int32
+	chat   *chat.Template // writes the prompts; nil where the checkpoint has none
 }
 
 // bind finds the tokens that matter in a vocabulary.
@@ -159,6 +164,11 @@ func (a *app) bind(name string, tok *tokenizer.Tokenizer, eos []int32, dir strin
 		return nil, err
 	}
 	b := &bound{Task: t, tok: tok, end: tok.Special().EOS}
+	if dir != "" {
+		if b.chat, err = chat.Load(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, inputf("%w; correct the template, or remove it to train and ask without one", err)
+		}
+	}
 	if b.end < 0 && len(eos) > 0 {
 		b.end = eos[0]
 	}
@@ -205,7 +215,36 @@ func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) 
 	if len(out) == 0 {
 		return nil, inputf("--task %s: no prompts for %s; give a data set with at least one", b.Name, part)
 	}
+	for i := range out {
+		if out[i], err = b.written(out[i]); err != nil {
+			return nil, inputf("--%s: prompt %d (%s): %w", flag, i+1, out[i].ID, err)
+		}
+	}
 	return out, nil
+}
+
+// render makes a prompt's text a user's turn under the checkpoint's chat
+// template; it is nil where there is no template.
+func (b *bound) render() func(prompt string) (string, error) {
+	if b.chat == nil {
+		return nil
+	}
+	return func(prompt string) (string, error) {
+		return b.chat.Render(chat.Conversation{Messages: []chat.Message{{Role: "user", Content: prompt}}, AddGenerationPrompt: true})
+	}
+}
+
+// written is a prompt as the model reads it. The cloud is asked the question
+// itself.
+func (b *bound) written(p gapg.Prompt) (gapg.Prompt, error) {
+	render := b.render()
+	if render == nil {
+		return p, nil
+	}
+	p.CloudText = cmp.Or(p.CloudText, p.Text)
+	var err error
+	p.Text, err = render(p.Text)
+	return p, err
 }
 
 // evaluator measures models on the task.
@@ -215,9 +254,13 @@ func (b *bound) evaluator(maxNew int) gapg.Evaluator {
 
 // prompt makes a prompt of typed text.
 func (b *bound) prompt(_ context.Context, text string) (gapg.Prompt, error) {
-	if b.Parse == nil {
-		return gapg.Prompt{ID: text, Text: text}, nil
+	p := gapg.Prompt{ID: text, Text: text}
+	if b.Parse != nil {
+		var err error
+		if p, err = b.Parse(b.judge, text); err != nil {
+			return p, input(err)
+		}
 	}
-	p, err := b.Parse(b.judge, text)
+	p, err := b.written(p)
 	return p, input(err)
 }
