@@ -212,7 +212,7 @@ func TestEveryKernelIsTested(t *testing.T) {
 // the conformance suite.
 func TestEveryOperationHasChecks(t *testing.T) {
 	// These are checked under other names.
-	other := map[string]string{"Alloc": "Memory", "Free": "Memory", "Sync": "Memory", "Close": "Memory", "Wait": "Memory", "Name": "Memory",
+	other := map[string]string{"Alloc": "Memory", "Free": "Memory", "Sync": "Memory", "Close": "Memory", "Wait": "Memory", "Name": "Memory", "Async": "Memory",
 		"UploadF32": "Memory", "UploadI32": "Memory", "DownloadF32": "Memory", "DownloadI32": "Memory",
 		"Record": "Program", "Run": "Program", "KVWrite": "DecodeAttention", "PrepareWeight": "Linear", "RefreshWeight": "Linear"}
 	ops := map[string]bool{}

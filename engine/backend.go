@@ -22,6 +22,10 @@ type Backend interface {
 	// backend supports F32 weights with F32 activations.
 	Precision(weights DType) (activations DType, err error)
 
+	// Async reports whether operations are carried out after their calls have
+	// returned, so that a caller gains by submitting ahead of what it waits for.
+	Async() bool
+
 	// Alloc returns n zeroed elements. The error names the bytes asked for.
 	Alloc(d DType, n int) (Buffer, error)
 	// Free returns a buffer to the device. No program that uses it may run after.

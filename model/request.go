@@ -133,6 +133,7 @@ type sequence struct {
 	pages    []int32 // of the KV cache, by position
 	forced   int32   // place in the marker, 0 where nothing is forced
 	admitted uint64  // order of admission, for preemption
+	ahead    int     // steps under way
 }
 
 // len returns the tokens so far, prompt included.

@@ -8,19 +8,23 @@ import (
 )
 
 // step is Step after submissions have been taken in.
+//
+// Where steps are pipelined, those under way go on while sequences come and go:
+// a row that somebody leaves is made inactive, a row that somebody takes is set
+// up, both by operations behind the steps under way. What was left may still
+// write to its pages in one of those, before whoever gets the pages next.
 func (s *Scheduler) step() error {
-	if s.dirty || s.admissible() || s.mustDrain() {
-		if err := s.drain(); err != nil {
-			return err
-		}
-		if err := s.admit(); err != nil {
-			return err
-		}
-	}
+	s.retire()
+	s.admit()
 	if err := s.grow(); err != nil {
 		return err
 	}
-	if len(s.running) == 0 {
+	if d := s.d; s.occupied() > 0 && d.bucket(len(s.running)) > d.bucket(s.occupied()) {
+		if err := s.drain(); err != nil { // moves everybody up
+			return err
+		}
+	}
+	if s.occupied() == 0 {
 		return s.drain()
 	}
 	s.bind()
@@ -34,38 +38,64 @@ func (s *Scheduler) step() error {
 			return err
 		}
 	}
+	if s.occupied() == 0 && len(s.primed)+len(s.waiting) == 0 {
+		return s.drain()
+	}
 	return nil
 }
 
-// admissible reports whether a row is free and someone waits for it.
-func (s *Scheduler) admissible() bool {
-	return len(s.running) < s.opts.MaxBatch && (len(s.primed) > 0 || len(s.waiting) > 0)
-}
-
-// mustDrain reports whether a running sequence ends for its length with the
-// steps under way: another would run past its pages.
-func (s *Scheduler) mustDrain() bool {
+// occupied returns the number of rows that somebody has.
+func (s *Scheduler) occupied() (n int) {
 	for _, q := range s.running {
-		if q.len()+len(s.flight) >= q.h.total {
-			return true
+		if q != nil {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
-// admit fills free rows from primed and waiting sequences. No step is under
-// way.
-func (s *Scheduler) admit() error {
-	for len(s.running) < s.opts.MaxBatch {
+// retire takes the rows of those who have ended, and of those who will have
+// ended for their length with the steps under way. When there are none, everybody
+// moves up.
+func (s *Scheduler) retire() {
+	ended := func(q *sequence) bool { return q.out.Finish != Unfinished }
+	s.primed = slices.DeleteFunc(s.primed, ended)
+	s.waiting = slices.DeleteFunc(s.waiting, ended)
+	for i, q := range s.running {
+		if q != nil && (ended(q) || q.len()+q.ahead >= q.h.total) {
+			s.running[i] = nil
+			s.left = append(s.left, i)
+		}
+	}
+	for n := len(s.running); n > 0 && s.running[n-1] == nil; n-- {
+		s.running = s.running[:n-1]
+	}
+	if len(s.flight) == 0 && (len(s.left) > 0 || len(s.joined) > 0 || slices.Contains(s.running, nil)) {
+		s.running = slices.DeleteFunc(s.running, func(q *sequence) bool { return q == nil })
+		s.dirty, s.left, s.joined = true, s.left[:0], s.joined[:0]
+	}
+}
+
+// admit fills free rows from primed and waiting sequences.
+func (s *Scheduler) admit() {
+	for free := s.opts.MaxBatch - s.occupied(); free > 0; free-- {
 		if len(s.primed) == 0 && !s.prefill() {
 			break
 		}
-		n := min(s.opts.MaxBatch-len(s.running), len(s.primed))
-		s.running = append(s.running, s.primed[:n]...)
-		s.primed = slices.Delete(s.primed, 0, n)
-		s.dirty = true
+		row := slices.Index(s.running, nil)
+		if row < 0 {
+			row = len(s.running)
+			s.running = append(s.running, nil)
+		}
+		s.running[row] = s.primed[0]
+		s.primed = slices.Delete(s.primed, 0, 1)
+		if len(s.flight) == 0 {
+			s.dirty = true
+		} else {
+			s.joined = append(s.joined, row)
+			s.counting.Joins++
+		}
 	}
-	return nil
 }
 
 // prefill computes the keys and values of waiting sequences, as many as the
@@ -75,7 +105,7 @@ func (s *Scheduler) prefill() bool {
 	p := &s.pack
 	*p = packed{ids: p.ids[:0], positions: p.positions[:0], packing: engine.Packing{Segments: p.packing.Segments[:0]}}
 	s.rowIDs, s.slotIDs = s.rowIDs[:0], s.slotIDs[:0]
-	for len(s.waiting) > 0 && len(s.running)+len(s.primed) < s.opts.MaxBatch {
+	for len(s.waiting) > 0 && s.occupied()+len(s.primed) < s.opts.MaxBatch {
 		k := s.prefillGroup(p)
 		if k == 0 {
 			break
@@ -108,7 +138,7 @@ func (s *Scheduler) prefillGroup(p *packed) int {
 	}
 	// Everyone needs a page of their own for what follows the full ones. While
 	// others run, leave each of them a page to grow into.
-	busy := len(s.running) + len(s.primed)
+	busy := s.occupied() + len(s.primed)
 	k = min(k, len(s.pages.free)-full-busy)
 	// Samples beyond the free rows are prefilled along where that takes no page
 	// that the rows may come to need.
@@ -116,7 +146,9 @@ func (s *Scheduler) prefillGroup(p *packed) int {
 		spare := len(s.pages.free) - full - rows*(first.maxPages()-full)
 		for _, list := range [][]*sequence{s.running, s.primed} {
 			for _, q := range list {
-				spare -= q.maxPages() - len(q.pages)
+				if q != nil {
+					spare -= q.maxPages() - len(q.pages)
+				}
 			}
 		}
 		k = rows + max(0, min(k-rows, spare))
@@ -167,14 +199,14 @@ func (s *Scheduler) prefillGroup(p *packed) int {
 func (s *Scheduler) grow() error {
 	for i := 0; i < len(s.running); i++ {
 		q := s.running[i]
-		for len(q.pages)*engine.PageSize < q.len()+len(s.flight) {
+		for q != nil && len(q.pages)*engine.PageSize < q.len()+q.ahead {
 			if len(s.pages.free) > 0 {
 				q.pages = append(q.pages, s.pages.take())
 				s.grown = true
 				continue
 			}
 			if len(s.flight) > 0 {
-				if err := s.drain(); err != nil { // may end sequences, this one too
+				if err := s.drain(); err != nil { // may end sequences, this one too, and moves the others
 					return err
 				}
 				i = -1
@@ -196,6 +228,9 @@ func (s *Scheduler) preempt() *sequence {
 	list, at := &s.running, -1
 	for _, l := range []*[]*sequence{&s.primed, &s.running} {
 		for i, q := range *l {
+			if q == nil {
+				continue
+			}
 			if at < 0 || q.admitted > (*list)[at].admitted {
 				list, at = l, i
 			}
@@ -220,46 +255,68 @@ func (s *Scheduler) release(q *sequence) {
 // bind brings the rows on the device up to date with running.
 func (s *Scheduler) bind() {
 	be, d, h := s.m.be, s.d, &s.host
-	if !s.dirty && !s.grown {
-		return
-	}
 	b := d.bucket(len(s.running))
-	for i, q := range s.running {
-		copy(h.table[i*d.table:(i+1)*d.table], q.pages)
+	if s.dirty || len(s.joined) > 0 {
+		s.grown = true
 	}
-	be.UploadI32(d.pageTable.RowRange(0, b), h.table[:b*d.table])
-	s.grown = false
-	if !s.dirty {
-		return
-	}
-	s.dirty = false
-	s.counting.Binds++
-	for i := range b {
-		if i >= len(s.running) {
-			h.state[statePositions*d.batch+i] = -1
-			h.state[stateTokens*d.batch+i] = 0
-			h.state[stateForced*d.batch+i] = 0
-			continue
+	if s.grown {
+		for i, q := range s.running {
+			if q != nil {
+				copy(h.table[i*d.table:(i+1)*d.table], q.pages)
+			}
 		}
-		q := s.running[i]
-		n, r := q.len(), &q.h.req
-		h.state[stateTokens*d.batch+i] = q.at(n - 1)
-		h.state[statePositions*d.batch+i] = int32(n - 1)
-		h.state[stateForced*d.batch+i] = q.forced
-		k := h.keys[i*engine.NumKeys : (i+1)*engine.NumKeys]
-		k[engine.KeyTopK] = int32(r.Sampling.TopK)
-		k[engine.KeySeedLo], k[engine.KeySeedHi] = int32(uint32(r.Seed)), int32(uint32(r.Seed>>32))
-		k[engine.KeyStep], k[engine.KeyPrompt], k[engine.KeySample] = int32(r.Step), int32(r.PromptIndex), int32(q.out.Sample)
-		v := h.params[i*engine.NumParams : (i+1)*engine.NumParams]
-		v[engine.ParamTemperature], v[engine.ParamTopP] = r.Sampling.Temperature, r.Sampling.TopP
-		v[engine.ParamMinP], v[engine.ParamHelpBias] = r.Sampling.MinP, r.Sampling.HelpBias
-		if r.Sampling.TopP == 0 {
-			v[engine.ParamTopP] = 1
+		be.UploadI32(d.pageTable.RowRange(0, b), h.table[:b*d.table])
+		s.grown = false
+	}
+	state := func(row, i int) *int32 { return &h.state[row*d.batch+i] }
+	switch {
+	case s.dirty:
+		s.counting.Binds++
+		for i := range d.batch {
+			*state(stateTokens, i), *state(statePositions, i), *state(stateForced, i) = 0, -1, 0
+			if i < len(s.running) {
+				q := s.running[i]
+				*state(stateTokens, i), *state(statePositions, i), *state(stateForced, i) = q.at(q.len()-1), int32(q.len()-1), q.forced
+				s.settings(i)
+			}
+		}
+		be.UploadI32(d.state, h.state)
+		be.UploadI32(d.keys.RowRange(0, b), h.keys[:b*engine.NumKeys])
+		be.UploadF32(d.params.RowRange(0, b), h.params[:b*engine.NumParams])
+	default:
+		set := func(row, i int, v int32) { // of a size that F32 holds
+			be.Fill(d.state.RowRange(row, row+1).ColRange(i, i+1), float32(v))
+		}
+		for _, i := range s.left {
+			set(statePositions, i, -1)
+		}
+		for _, i := range s.joined {
+			q := s.running[i]
+			set(stateTokens, i, q.at(q.len()-1))
+			set(statePositions, i, int32(q.len()-1))
+			set(stateForced, i, q.forced)
+			s.settings(i)
+			be.UploadI32(d.keys.RowRange(i, i+1), h.keys[i*engine.NumKeys:(i+1)*engine.NumKeys])
+			be.UploadF32(d.params.RowRange(i, i+1), h.params[i*engine.NumParams:(i+1)*engine.NumParams])
 		}
 	}
-	be.UploadI32(d.state, h.state)
-	be.UploadI32(d.keys.RowRange(0, b), h.keys[:b*engine.NumKeys])
-	be.UploadF32(d.params.RowRange(0, b), h.params[:b*engine.NumParams])
+	s.dirty, s.left, s.joined = false, s.left[:0], s.joined[:0]
+}
+
+// settings fills in the keys and parameters of row i.
+func (s *Scheduler) settings(i int) {
+	q, h := s.running[i], &s.host
+	r := &q.h.req
+	k := h.keys[i*engine.NumKeys : (i+1)*engine.NumKeys]
+	k[engine.KeyTopK] = int32(r.Sampling.TopK)
+	k[engine.KeySeedLo], k[engine.KeySeedHi] = int32(uint32(r.Seed)), int32(uint32(r.Seed>>32))
+	k[engine.KeyStep], k[engine.KeyPrompt], k[engine.KeySample] = int32(r.Step), int32(r.PromptIndex), int32(q.out.Sample)
+	v := h.params[i*engine.NumParams : (i+1)*engine.NumParams]
+	v[engine.ParamTemperature], v[engine.ParamTopP] = r.Sampling.Temperature, r.Sampling.TopP
+	v[engine.ParamMinP], v[engine.ParamHelpBias] = r.Sampling.MinP, r.Sampling.HelpBias
+	if r.Sampling.TopP == 0 {
+		v[engine.ParamTopP] = 1
+	}
 }
 
 // launch submits one decode step and the reading of its results.
@@ -271,6 +328,11 @@ func (s *Scheduler) launch() {
 		f = &flight{state: make([]int32, stateRows*s.d.batch), stats: make([]float32, statRows*s.d.batch)}
 	}
 	f.rows = append(f.rows[:0], s.running...)
+	for _, q := range f.rows {
+		if q != nil {
+			q.ahead++
+		}
+	}
 	s.m.be.Run(s.d.program(s.d.bucket(len(s.running))))
 	s.m.be.DownloadI32(f.state, s.d.state)
 	f.ticket = s.m.be.DownloadF32(f.stats, s.d.stats)
@@ -278,7 +340,7 @@ func (s *Scheduler) launch() {
 	s.counting.Steps++
 }
 
-// drain collects all steps under way.
+// drain collects all steps under way. Then nobody has an ended sequence's row.
 func (s *Scheduler) drain() error {
 	for len(s.flight) > 0 {
 		if err := s.collect(); err != nil {
@@ -297,9 +359,11 @@ func (s *Scheduler) collect() error {
 	s.flight = slices.Delete(s.flight, 0, 1)
 	s.spare = append(s.spare, f)
 	b := s.d.batch
-	ended := false
 	for i, q := range f.rows {
-		if q.out.Finish != Unfinished {
+		if q == nil {
+			continue
+		}
+		if q.ahead--; q.out.Finish != Unfinished {
 			s.counting.Surplus++
 			continue
 		}
@@ -314,12 +378,9 @@ func (s *Scheduler) collect() error {
 		s.counting.Tokens++
 		if reason := s.accept(q, t); reason != Unfinished {
 			s.finish(q, reason)
-			ended = true
 		}
 	}
-	if ended {
-		s.sweep()
-	}
+	s.retire()
 	return nil
 }
 
@@ -345,7 +406,7 @@ func (s *Scheduler) accept(q *sequence, t Token) FinishReason {
 }
 
 // finish ends a sample and gives its pages back. It stays in its list until
-// sweep.
+// retire.
 func (s *Scheduler) finish(q *sequence, reason FinishReason) {
 	if q.out.Finish != Unfinished {
 		return
@@ -354,17 +415,5 @@ func (s *Scheduler) finish(q *sequence, reason FinishReason) {
 	s.release(q)
 	if q.h.open--; q.h.open == 0 {
 		close(q.h.done)
-	}
-}
-
-// sweep removes finished sequences from all lists.
-func (s *Scheduler) sweep() {
-	ended := func(q *sequence) bool { return q.out.Finish != Unfinished }
-	n := len(s.running)
-	s.running = slices.DeleteFunc(s.running, ended)
-	s.primed = slices.DeleteFunc(s.primed, ended)
-	s.waiting = slices.DeleteFunc(s.waiting, ended)
-	if len(s.running) != n {
-		s.dirty = true
 	}
 }

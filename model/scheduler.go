@@ -21,8 +21,9 @@ type SchedulerOptions struct {
 	MarkerAfter []int32 // tokens that the marker may follow
 
 	// Pipeline submits a decode step before the last one's tokens have been
-	// read. A device then never waits for the host, and a finished sequence
-	// runs one step too far, which is dropped.
+	// read. A device then never waits for the host, and a sequence that is found
+	// to have ended has run one step too far, which is dropped. On backends that
+	// are Async it is always so.
 	Pipeline bool
 }
 
@@ -66,7 +67,8 @@ type SchedulerStats struct {
 	Surplus     int // computed for sequences that had ended
 	Prefills    int
 	PrefillRows int
-	Binds       int // changes of the batch's composition
+	Binds       int // times that all rows were set up anew
+	Joins       int // sequences that took a row while steps were under way
 	Preemptions int // sequences that gave their pages up and were prefilled again
 	PagesUsed   int
 	PagesPeak   int
@@ -99,8 +101,10 @@ type Scheduler struct {
 	pages    *pageAllocator
 	waiting  []*sequence // in the order of admission
 	primed   []*sequence // prefilled, waiting for a row
-	running  []*sequence // row i of the batch
-	dirty    bool        // the rows on the device are not running's
+	running  []*sequence // row i of the batch; nil where nobody has it
+	dirty    bool        // all rows are to be set up; no step is under way
+	joined   []int       // rows to be set up, the others staying as they are
+	left     []int       // rows to be made inactive
 	grown    bool        // the page table on the device is out of date
 	admitted uint64
 	flight   []*flight // steps submitted and not yet read, oldest first
@@ -116,7 +120,7 @@ type Scheduler struct {
 
 // flight is a decode step under way.
 type flight struct {
-	rows   []*sequence
+	rows   []*sequence // nil where nobody had the row
 	state  []int32
 	stats  []float32
 	ticket engine.Ticket
@@ -132,6 +136,7 @@ type hostRows struct {
 func NewScheduler(m *Model, o SchedulerOptions) (*Scheduler, error) {
 	o.setDefaults(m.opts.MaxContext)
 	o.Marker, o.MarkerAfter = slices.Clone(o.Marker), slices.Clone(o.MarkerAfter)
+	o.Pipeline = o.Pipeline || m.be.Async()
 	if err := o.check(m); err != nil {
 		return nil, err
 	}
@@ -292,14 +297,14 @@ func (s *Scheduler) Step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	s.publish()
-	return len(s.waiting)+len(s.primed)+len(s.running) > 0, nil
+	return len(s.waiting)+len(s.primed)+s.occupied() > 0, nil
 }
 
 // publish copies the counters for Stats.
 func (s *Scheduler) publish() {
 	c := &s.counting
 	c.PagesUsed, c.PagesPeak = s.pages.used(), s.pages.peak
-	c.Running, c.Waiting = len(s.running), len(s.waiting)+len(s.primed)
+	c.Running, c.Waiting = s.occupied(), len(s.waiting)+len(s.primed)
 	s.mu.Lock()
 	s.stats = *c
 	s.mu.Unlock()
@@ -321,7 +326,7 @@ func (s *Scheduler) receive() error {
 	if cancel {
 		for _, list := range [][]*sequence{s.waiting, s.primed, s.running} {
 			for _, q := range list {
-				if q.h.cancelled {
+				if q != nil && q.h.cancelled {
 					gone = append(gone, q)
 				}
 			}
@@ -332,7 +337,7 @@ func (s *Scheduler) receive() error {
 		s.finish(q, FinishCancelled)
 	}
 	if len(gone) > 0 {
-		s.sweep()
+		s.retire()
 	}
 	return nil
 }
@@ -346,9 +351,15 @@ func (s *Scheduler) fail(err error) {
 	}
 	s.inbox = nil
 	s.mu.Unlock()
-	for _, q := range slices.Concat(s.waiting, s.primed, s.running) {
-		q.h.err = err
-		s.finish(q, FinishCancelled)
+	all := slices.Concat(s.waiting, s.primed, s.running)
+	for _, f := range s.flight {
+		all = append(all, f.rows...)
+	}
+	for _, q := range all {
+		if q != nil && q.out.Finish == Unfinished {
+			q.h.err = err
+			s.finish(q, FinishCancelled)
+		}
 	}
 	s.waiting, s.primed, s.running, s.flight = nil, nil, nil, nil
 }

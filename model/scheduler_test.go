@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -413,6 +414,73 @@ func TestServe(t *testing.T) {
 	wg.Wait()
 	stop()
 	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
+// asyncBackend says that it is asynchronous, and counts how often the host
+// waited for a decode step with no other one submitted behind it.
+type asyncBackend struct {
+	engine.Backend
+	runs, waits, idle int
+}
+
+func (b *asyncBackend) Async() bool { return true }
+
+func (b *asyncBackend) Run(p engine.Program) {
+	b.runs++
+	b.Backend.Run(p)
+}
+
+func (b *asyncBackend) Wait(k engine.Ticket) error {
+	if b.waits++; b.runs <= b.waits {
+		b.idle++
+	}
+	return b.Backend.Wait(k)
+}
+
+// On an asynchronous device the next step is under way whenever the host reads
+// the last, while sequences end for every reason and others take their rows; what
+// is computed for those that have ended is dropped, and results are the same.
+func TestDeviceDoesNotWaitForTheHost(t *testing.T) {
+	generate := func(be engine.Backend) ([][]Completion, SchedulerStats) {
+		m := newTiny(t, be, "qwen3", Options{})
+		if a, ok := be.(*asyncBackend); ok {
+			*a = asyncBackend{Backend: a.Backend} // count from here
+		}
+		s := newScheduler(t, m, SchedulerOptions{MaxBatch: 8, MaxTokens: 110, Marker: []int32{3, 4}, MarkerAfter: []int32{5, 6, 7}})
+		var handles []*Handle
+		for i, p := range slices.Concat(testPrompts(m.cfg.VocabSize), testPrompts(m.cfg.VocabSize)) {
+			r := Request{Prompt: p, PromptIndex: i, N: 3, MaxNewTokens: 3 + i%23, Seed: 9, Sampling: Sampling{Temperature: 1, HelpBias: float32(i % 3)}}
+			if i%4 == 1 {
+				r.OnToken = func(k Token) bool { return k.Index < 6 }
+			}
+			if i%4 == 2 {
+				r.StopTokens = []int32{2, 8, 11, 20}
+			}
+			handles = append(handles, submit(t, s, r))
+		}
+		require.NoError(t, s.Run(ctx))
+		var out [][]Completion
+		for _, h := range handles {
+			out = append(out, h.Completions())
+		}
+		st := s.Stats()
+		require.Zero(t, st.PagesUsed)
+		return out, st
+	}
+	want, plain := generate(newCPU(t))
+	require.Zero(t, plain.Joins)
+	require.Zero(t, plain.Surplus)
+	be := &asyncBackend{Backend: newCPU(t)}
+	got, st := generate(be)
+	require.Equal(t, want, got)
+	require.Equal(t, plain.Tokens, st.Tokens)
+	require.Greater(t, st.Joins, 30)
+	require.Positive(t, st.Surplus)
+	// The rows are set up at the beginning and whenever few enough are left for a
+	// smaller program: of 8, 4, 2 and 1 rows. Then, and at the end, it waits.
+	require.LessOrEqual(t, st.Binds, 4)
+	require.LessOrEqual(t, be.idle, 4)
+	require.Greater(t, st.Steps, 60)
 }
 
 // brokenBackend fails every Wait once told to.

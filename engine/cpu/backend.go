@@ -81,6 +81,9 @@ func (b *Backend) Precision(weights engine.DType) (engine.DType, error) {
 	return engine.F32, nil
 }
 
+// Async says that operations have finished when their calls return.
+func (b *Backend) Async() bool { return false }
+
 // Threads returns the number of threads that compute, the caller's included.
 func (b *Backend) Threads() int { return len(b.pool.workers) }
 

@@ -81,6 +81,10 @@ func (d *deferred) Precision(weights engine.DType) (engine.DType, error) {
 	return d.inner.Precision(weights)
 }
 
+// Async implements engine.Backend. It answers for inner, so that tests of the
+// layers above see the choices that these make for inner.
+func (d *deferred) Async() bool { return d.inner.Async() }
+
 func (d *deferred) wrap(b engine.Buffer, prepared bool) *deferredBuffer {
 	d.serial++
 	out := &deferredBuffer{owner: d, inner: b, prepared: prepared, serial: d.serial, where: caller()}

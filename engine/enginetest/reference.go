@@ -111,6 +111,9 @@ func (r *Reference) Precision(weights engine.DType) (engine.DType, error) {
 	return weights, nil
 }
 
+// Async implements engine.Backend.
+func (r *Reference) Async() bool { return false }
+
 // Alloc implements engine.Backend.
 func (r *Reference) Alloc(d engine.DType, n int) (engine.Buffer, error) {
 	r.notRecording()
