@@ -254,6 +254,8 @@ func TestDefects(t *testing.T) {
 		{"global write beyond the end", "vectors", "if (i < n) *(float4*)(y + i)", "if (i < n) *(float4*)(y + i + 4)", "it writes 16 bytes at"},
 		{"misaligned global access", "vectors", "*(float4*)(y + i)", "*(float4*)(y + i + 1)", "which is no multiple of 16"},
 		{"ld_nc of what is written", "vectors", "if (i < n) *", "if (i < n) *(float*)(x + i) = 1; if (i < n) *", "ld_nc reads global memory"},
+		{"index beyond an array", "product", "D[g * 8 + 2 * t] = d[0];", "D[g * 8 + 2 * t] = d[4 * (t + 1)];", "is outside of the array"},
+		{"shift by too much", "warpsum", "x[thread_x()];", "x[thread_x()] << thread_x();", "a shift by more"},
 		{"null pointer", "vectors", "ld_nc((const float4*)(x + i))", "ld_nc((const float4*)(y == x ? x : 0))", "outside of device memory"},
 	}
 	source, err := os.ReadFile("testdata/probe.cu")

@@ -122,11 +122,23 @@ var baseFlags = []string{
 }
 
 // kernelFlags instrument the kernels' accesses to memory for driver/checks.cc.
-var kernelFlags = []string{
-	"-O1", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0", "-fsanitize=alignment",
+var kernelFlags = []string{"-O1", "-fsanitize=alignment,bounds,shift,integer-divide-by-zero"}
+
+// sanitizerFlags instrument every access to memory: for driver/checks.cc, or, in a
+// test binary built with -asan, for AddressSanitizer, which then takes its place.
+func sanitizerFlags() []string {
+	if addressSanitizer {
+		return []string{"-fsanitize=address", "-fno-omit-frame-pointer"}
+	}
+	return []string{"-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"}
 }
 
-var driverFlags = []string{"-O2"}
+func driverFlags() []string {
+	if addressSanitizer {
+		return append([]string{"-O2"}, sanitizerFlags()...)
+	}
+	return []string{"-O2"}
+}
 
 // objects compiles what the library is made of and returns the object files.
 func (b *builder) objects(o Options) ([]string, error) {
@@ -144,7 +156,7 @@ func (b *builder) objects(o Options) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		jobs = append(jobs, job{name: filepath.Base(s), text: string(text), flags: driverFlags})
+		jobs = append(jobs, job{name: filepath.Base(s), text: string(text), flags: driverFlags()})
 	}
 	kernels, err := filepath.Glob(filepath.Join(o.Sources, "*.cu"))
 	if err != nil {
@@ -161,7 +173,7 @@ func (b *builder) objects(o Options) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		j := job{name: filepath.Base(s), text: string(text), flags: kernelFlags}
+		j := job{name: filepath.Base(s), text: string(text), flags: append(slices.Clone(kernelFlags), sanitizerFlags()...)}
 		if o.Edit != nil {
 			j.text = o.Edit(module, j.text)
 		}

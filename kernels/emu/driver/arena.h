@@ -10,11 +10,13 @@
 
 namespace emu {
 
-// Arena hands out ranges. Between any two lie addresses that belong to none.
+// Arena hands out ranges. Between any two lie addresses that belong to none: more
+// than a row of a matrix, so that an access one row off meets them.
 class Arena {
  public:
   static constexpr uint64_t kSize = (uint64_t)64 << 30;  // addresses, not memory
   static constexpr uint64_t kGranule = 256;              // alignment of ranges
+  static constexpr uint64_t kGap = 64 << 10;             // between them
 
   uint64_t base() const { return base_; }
 

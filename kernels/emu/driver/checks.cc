@@ -106,8 +106,23 @@ struct TypeMismatch {
   unsigned char log_alignment, kind;
 };
 
-extern "C" void __ubsan_handle_type_mismatch_v1(TypeMismatch* m, uintptr_t address) {
-  const char* file = std::strrchr(m->where.file, '/');
-  emu::fail("%s:%u: access at %p, which is no multiple of %u", file != nullptr ? file + 1 : m->where.file, m->where.line,
+static const char* base_name(const SourceLocation* where) {
+  const char* slash = std::strrchr(where->file, '/');
+  return slash != nullptr ? slash + 1 : where->file;
+}
+
+extern "C" void __ubsan_handle_type_mismatch_v1(const TypeMismatch* m, uintptr_t address) {
+  emu::fail("%s:%u: access at %p, which is no multiple of %u", base_name(&m->where), m->where.line,
             (void*)address, 1u << m->log_alignment);
+}
+
+// An index outside of an array of a thread's own.
+extern "C" void __ubsan_handle_out_of_bounds(const SourceLocation* where, uintptr_t index) {
+  emu::fail("%s:%u: index %lld is outside of the array", base_name(where), where->line, (long long)index);
+}
+extern "C" void __ubsan_handle_shift_out_of_bounds(const SourceLocation* where, uintptr_t, uintptr_t) {
+  emu::fail("%s:%u: a shift by more than the value has bits", base_name(where), where->line);
+}
+extern "C" void __ubsan_handle_divrem_overflow(const SourceLocation* where, uintptr_t, uintptr_t) {
+  emu::fail("%s:%u: a division by zero", base_name(where), where->line);
 }

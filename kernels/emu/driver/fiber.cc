@@ -92,6 +92,27 @@ void* prepare_stack(void* top, void (*entry)()) {
 #error "the emulator's fibers know x86-64 and arm64"
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+extern "C" void __sanitizer_start_switch_fiber(void** fake, const void* bottom, size_t size);
+extern "C" void __sanitizer_finish_switch_fiber(void* fake, const void** bottom, size_t* size);
+
+void SwitchNote::leaving(const SwitchNote& to, bool for_ever) {
+  __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, to.bottom, to.size);
+}
+void SwitchNote::arrived(SwitchNote* from) {
+  const void* b;
+  size_t s;
+  __sanitizer_finish_switch_fiber(fake, &b, &s);
+  if (from != nullptr) {
+    from->bottom = b;
+    from->size = s;
+  }
+}
+#else
+void SwitchNote::leaving(const SwitchNote&, bool) {}
+void SwitchNote::arrived(SwitchNote*) {}
+#endif
+
 void* Stacks::top(size_t i) {
   if (memory_ == nullptr) {
     // Address space alone; pages come when they are touched.

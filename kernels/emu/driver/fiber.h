@@ -15,12 +15,26 @@ extern "C" void emu_switch_stack(void** from, void* to);
 // which must not return, on the stack that ends at top (16-byte aligned).
 void* prepare_stack(void* top, void (*entry)());
 
+// SwitchNote tells AddressSanitizer, where the library is built for it, of switches:
+// each fiber has one. leaving is called before a switch to the stack of another, and
+// arrived after the fiber has got control, the first time too.
+struct SwitchNote {
+  const void* bottom = nullptr;  // of the fiber's stack
+  size_t size = 0;
+  void* fake = nullptr;  // the sanitizer's
+
+  void leaving(const SwitchNote& to, bool for_ever);
+  void arrived(SwitchNote* from);  // whose stack is noted, unless from is null
+};
+
 // Stacks is a pool of stacks of one size with an unreadable page below each.
 class Stacks {
  public:
   ~Stacks();
   // top returns the end of stack i, making the pool larger where needed.
   void* top(size_t i);
+  // note returns what a SwitchNote says of stack i, which top has been called for.
+  SwitchNote note(size_t i) const { return {memory_ + i * kSize, kSize, nullptr}; }
   // contains reports whether p lies in a stack.
   bool contains(const void* p) const { return (size_t)((const char*)p - memory_) < used_; }
 

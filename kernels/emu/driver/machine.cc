@@ -25,6 +25,8 @@ struct Machine {
   u32 state = 1;  // of the random numbers
   std::string failure;
   void* scheduler = nullptr;  // its stack, while a thread runs
+  SwitchNote scheduler_note;
+  bool from_scheduler = false;  // it has just started a thread
   std::vector<Thread*> ready;
   std::vector<std::unique_ptr<Block>> blocks;  // slots for resident ones
   u32 alive = 0;                               // threads
@@ -44,21 +46,27 @@ Thread* next_thread() {
   return t;
 }
 
-void to_scheduler() {
-  void** from = &self->stack_pointer;
+SwitchNote& note_of(Thread* t) { return t->block->notes[t->index]; }
+
+void to_scheduler(bool for_ever) {
+  Thread* from = self;
   self = nullptr;
-  emu_switch_stack(from, machine.scheduler);
+  note_of(from).leaving(machine.scheduler_note, for_ever);
+  emu_switch_stack(&from->stack_pointer, machine.scheduler);
+  note_of(from).arrived(nullptr);
 }
 
 // leave goes from the running thread to the next, or to the scheduler when none
 // can run.
-void leave() {
+void leave(bool for_ever = false) {
   Thread* from = self;
   Thread* to = next_thread();
   if (to == from) return;
-  if (to == nullptr) return to_scheduler();
+  if (to == nullptr) return to_scheduler(for_ever);
   self = to;
+  note_of(from).leaving(note_of(to), for_ever);
   emu_switch_stack(&from->stack_pointer, to->stack_pointer);
+  note_of(from).arrived(nullptr);
 }
 
 void finish_thread() {
@@ -68,14 +76,16 @@ void finish_thread() {
   machine.alive--;
   if (--self->block->alive == 0) {
     race_end_block(self->block);
-    to_scheduler();  // which puts another block in its place
+    to_scheduler(true);  // which puts another block in its place
   } else {
-    leave();
+    leave(true);
   }
   __builtin_trap();  // nothing wakes a thread that has ended
 }
 
 void thread_entry() {
+  note_of(self).arrived(machine.from_scheduler ? &machine.scheduler_note : nullptr);
+  machine.from_scheduler = false;
   const Launch& l = *machine.launch;
   l.kernel->call(l.kernel->function, l.arguments);
   finish_thread();
@@ -100,6 +110,7 @@ void start_block(u32 slot, u32 number) {
   b.all_threads.assign(b.threads, Thread{});
   b.all_warps.assign(b.threads / kLanes, Warp{});
   b.copies.resize(b.threads);
+  b.notes.resize(b.threads);
   for (Copies& c : b.copies) {
     c.open.clear();
     c.groups.clear();
@@ -120,7 +131,9 @@ void start_block(u32 slot, u32 number) {
     t.block = &b;
     t.copies = &b.copies[i];
     t.warp->threads[t.lane] = &t;
-    t.stack_pointer = prepare_stack(m.stacks.top((size_t)slot * b.threads + i), thread_entry);
+    size_t stack = (size_t)slot * b.threads + i;
+    t.stack_pointer = prepare_stack(m.stacks.top(stack), thread_entry);
+    b.notes[i] = m.stacks.note(stack);
     m.ready.push_back(&t);
   }
   race_start_block(&b);
@@ -189,7 +202,7 @@ void fail(const char* format, ...) {
   va_end(list);
   machine.failure = place(*self->block, self->index) + what;
   // The other threads are left as they are: nothing of theirs needs an end.
-  to_scheduler();
+  to_scheduler(true);
   __builtin_trap();
 }
 
@@ -237,7 +250,10 @@ std::string run(const Launch& l, const Options& options) {
     }
     self = next_thread();
     if (self == nullptr) break;
+    m.from_scheduler = true;
+    m.scheduler_note.leaving(note_of(self), false);
     emu_switch_stack(&m.scheduler, self->stack_pointer);
+    m.scheduler_note.arrived(nullptr);
     if (!m.failure.empty()) return m.failure;
   }
   return m.alive > 0 ? deadlock() : std::string();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../machine.h"
+#include "fiber.h"
 #include "race.h"
 
 namespace emu {
@@ -61,6 +62,7 @@ struct Block {
   std::vector<Thread> all_threads;
   std::vector<Warp> all_warps;
   std::vector<Copies> copies;
+  std::vector<SwitchNote> notes;
   Thread* thread;
   Warp* warp;
   NamedBarrier barriers[16];
