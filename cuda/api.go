@@ -64,7 +64,10 @@ type api interface {
 	cuFuncSetAttribute(ctx, fn handle, attr, value int) Code
 	cuFuncGetAttribute(ctx handle, attr int, fn handle) (int, Code)
 	cuOccupancyMaxActiveBlocksPerMultiprocessor(ctx, fn handle, block, shared int) (int, Code)
-	cuLaunchKernel(ctx, fn handle, c LaunchConfig, stream handle, slots []uint64) Code
+	// The matrix has dims columns and rows, stride bytes apart, and the box is as many.
+	cuTensorMapEncodeTiled(ctx handle, m *TensorMap, p devicePtr, dims [2]uint64, stride uint64, box [2]uint32) Code
+	// Argument i starts at slots[first[i]].
+	cuLaunchKernel(ctx, fn handle, c LaunchConfig, stream handle, slots []uint64, first []uint8) Code
 }
 
 // Numbers from the driver API's reference (CUdevice_attribute,

@@ -177,6 +177,7 @@ func TestFakeEvents(t *testing.T) {
 
 const argumentsPTX = `.version 8.0
 .entry arguments(
+.entry maps(
 .entry xfails(
 `
 
@@ -383,4 +384,42 @@ func TestFakeOffersEverySymbol(t *testing.T) {
 		}
 	}
 	require.Greater(t, n, 30)
+}
+
+func TestFakeTensorMap(t *testing.T) {
+	_, g := openFake(t)
+	s, err := g.NewStream()
+	require.NoError(t, err)
+	defer s.Close()
+	m, err := g.LoadModule("test", argumentsPTX)
+	require.NoError(t, err)
+	defer m.Close()
+	f, err := m.Function("maps", "ittp")
+	require.NoError(t, err)
+	out, err := g.Alloc(33 * 8)
+	require.NoError(t, err)
+	defer out.Free()
+
+	x, err := g.TensorMap(Matrix{Ptr: 1 << 40, Columns: 896, Rows: 5, Stride: 904, BoxColumns: 64, BoxRows: 128})
+	require.NoError(t, err)
+	y, err := g.TensorMap(Matrix{Ptr: 32, Columns: 1, Rows: 1 << 20, Stride: 8, BoxColumns: 64, BoxRows: 64})
+	require.NoError(t, err)
+	var a Args
+	require.NoError(t, s.Launch(f, LaunchConfig{}, a.Int32(-3).TensorMap(&x).TensorMap(&y).Buffer(out, 0)))
+	got := make([]uint64, 33)
+	require.NoError(t, s.Download(Bytes(got), out, 0))
+	// Type bf16, rank, address, size, stride, box, steps; no interleaving, swizzle of
+	// 128 bytes, promotion to 128, zeros outside.
+	require.Equal(t, []uint64{9, 2, 1 << 40, 896, 5, 1808, 64, 128, 1, 1, 0, 3, 2, 0, 14, 15}, got[:16])
+	require.Equal(t, []uint64{9, 2, 32, 1, 1 << 20, 16, 64, 64, 1, 1, 0, 3, 2, 0, 14, 15}, got[16:32])
+	require.Equal(t, int32(-3), int32(got[32]))
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if err := s.Launch(f, LaunchConfig{}, a.Reset().Int32(1).TensorMap(&x).TensorMap(&y).Buffer(out, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}), "a launch allocates")
+
+	_, err = g.TensorMap(Matrix{Ptr: 8, Columns: 64, Rows: 1, Stride: 64, BoxColumns: 64, BoxRows: 64})
+	require.ErrorContains(t, err, "tensor map of {Ptr:8 Columns:64 ")
+	require.PanicsWithValue(t, "cuda: tensor map: an empty matrix or box", func() { _, _ = g.TensorMap(Matrix{Ptr: 16, Columns: 64}) })
 }

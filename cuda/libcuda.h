@@ -62,6 +62,8 @@ typedef uint64_t ud_ptr;
   X(cuFuncSetAttribute, (ud_handle, int, int))                                     \
   X(cuFuncGetAttribute, (int *, int, ud_handle))                                   \
   X(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int *, ud_handle, int, size_t))  \
+  X(cuTensorMapEncodeTiled, (void *, int, uint32_t, ud_ptr, const uint64_t *, const uint64_t *, const uint32_t *, \
+                             const uint32_t *, int, int, int, int))                \
   X(cuLaunchKernel, (ud_handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, \
                      ud_handle, void **, void **))
 
@@ -191,14 +193,28 @@ static int ud_occupancy(ud_lib *l, ud_handle c, int *n, ud_handle f, int block, 
   return l->cuOccupancyMaxActiveBlocksPerMultiprocessor(n, f, block, shared);
 }
 
-// ud_launch passes n arguments, each at the start of its own 8-byte slot; the
-// driver knows how many bytes of it the kernel takes, and copies them before it
+// ud_tensor_map describes a matrix of bf16 and a box of it to the copy engine, in
+// 128 bytes at map. 9 is CU_TENSOR_MAP_DATA_TYPE_BFLOAT16; then come no interleaving (0),
+// CU_TENSOR_MAP_SWIZZLE_128B (3), CU_TENSOR_MAP_L2_PROMOTION_L2_128B (2) and zeros
+// for what is out of bounds (0). The driver wants the map at a multiple of 64 bytes.
+static int ud_tensor_map(ud_lib *l, ud_handle c, uint64_t *map, ud_ptr p, const uint64_t *dims, uint64_t stride, const uint32_t *box) {
+  uint64_t aligned[16] __attribute__((aligned(128)));
+  const uint32_t ones[2] = {1, 1};
+  UD_IN(c);
+  int r = l->cuTensorMapEncodeTiled(aligned, 9, 2, p, dims, &stride, box, ones, 0, 3, 2, 0);
+  for (int i = 0; r == 0 && i < 16; i++) map[i] = aligned[i];
+  return r;
+}
+
+// ud_launch passes n arguments, argument i at the start of slot first[i] of 8 bytes;
+// the driver knows how many bytes the kernel takes there, and copies them before it
 // returns. UD_MAX_ARGS is checked by the caller.
 #define UD_MAX_ARGS 32
-static int ud_launch(ud_lib *l, ud_handle c, ud_handle f, const uint32_t *shape, ud_handle st, uint64_t *slots, int n) {
+static int ud_launch(ud_lib *l, ud_handle c, ud_handle f, const uint32_t *shape, ud_handle st, uint64_t *slots,
+                     const uint8_t *first, int n) {
   void *params[UD_MAX_ARGS];
   UD_IN(c);
-  for (int i = 0; i < n; i++) params[i] = &slots[i];
+  for (int i = 0; i < n; i++) params[i] = &slots[first[i]];
   return l->cuLaunchKernel(f, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], st, params, NULL);
 }
 

@@ -299,11 +299,16 @@ func (l *libcuda) cuOccupancyMaxActiveBlocksPerMultiprocessor(ctx, fn handle, bl
 	return int(n), Code(r)
 }
 
-func (l *libcuda) cuLaunchKernel(ctx, fn handle, c LaunchConfig, stream handle, slots []uint64) Code {
+func (l *libcuda) cuTensorMapEncodeTiled(ctx handle, m *TensorMap, p devicePtr, dims [2]uint64, stride uint64, box [2]uint32) Code {
+	cDims, cBox := [2]C.uint64_t{C.uint64_t(dims[0]), C.uint64_t(dims[1])}, [2]C.uint32_t{C.uint32_t(box[0]), C.uint32_t(box[1])}
+	return Code(C.ud_tensor_map(l.c, h(ctx), (*C.uint64_t)(unsafe.Pointer(&m.words[0])), C.ud_ptr(p), &cDims[0], C.uint64_t(stride), &cBox[0]))
+}
+
+func (l *libcuda) cuLaunchKernel(ctx, fn handle, c LaunchConfig, stream handle, slots []uint64, first []uint8) Code {
 	shape := [7]C.uint32_t{
 		C.uint32_t(c.Grid[0]), C.uint32_t(c.Grid[1]), C.uint32_t(c.Grid[2]),
 		C.uint32_t(c.Block[0]), C.uint32_t(c.Block[1]), C.uint32_t(c.Block[2]), C.uint32_t(c.Shared),
 	}
-	return Code(C.ud_launch(l.c, h(ctx), h(fn), &shape[0], h(stream),
-		(*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(slots))), C.int(len(slots))))
+	return Code(C.ud_launch(l.c, h(ctx), h(fn), &shape[0], h(stream), (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(slots))),
+		(*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(first))), C.int(len(first))))
 }

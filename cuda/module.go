@@ -90,7 +90,7 @@ type Function struct {
 
 // Function finds entry point name, whose parameters are described by a letter
 // each: p for a device pointer, i for a 32-bit integer, l for a 64-bit one, f
-// for a float. The driver cannot check a launch against the kernel; this can.
+// for a float, t for a TensorMap. The driver cannot check a launch against the kernel; this can.
 func (m *Module) Function(name, params string) (*Function, error) {
 	if m.handle == 0 {
 		panic("cuda: use of a closed module")
@@ -156,16 +156,22 @@ func (f *Function) BlocksPerSM(threads, shared int) (int, error) {
 // maxArgs is UD_MAX_ARGS of libcuda.h.
 const maxArgs = 32
 
+// maxSlots has room for the arguments of any kernel here: two tensor maps, and
+// maxArgs others.
+const maxSlots = maxArgs + 2*tensorMapWords
+
 // Args are the arguments of a launch, in the order of the kernel's parameters.
 // The zero value is empty; Reset empties it for another use without allocation.
 type Args struct {
-	slots [maxArgs]uint64 // the value in the low bytes (all platforms here are little-endian)
+	slots [maxSlots]uint64 // a value in the low bytes (all platforms here are little-endian)
+	first [maxArgs]uint8   // the slot in which argument i starts
 	kinds [maxArgs]byte
-	n     int
+	n     int // arguments
+	used  int // slots
 }
 
 // Reset removes all arguments.
-func (a *Args) Reset() *Args { a.n = 0; return a }
+func (a *Args) Reset() *Args { a.n, a.used = 0, 0; return a }
 
 // Buffer adds the address of offset in b.
 func (a *Args) Buffer(b *Buffer, offset int) *Args { return a.add('p', b.Ptr(offset)) }
@@ -182,12 +188,17 @@ func (a *Args) Int64(v int64) *Args { return a.add('l', uint64(v)) }
 // Float32 adds a float.
 func (a *Args) Float32(v float32) *Args { return a.add('f', uint64(math.Float32bits(v))) }
 
-func (a *Args) add(kind byte, v uint64) *Args {
-	if a.n == maxArgs {
+// TensorMap adds a tensor map.
+func (a *Args) TensorMap(m *TensorMap) *Args { return a.add('t', m.words[:]...) }
+
+func (a *Args) add(kind byte, v ...uint64) *Args {
+	if a.n == maxArgs || a.used+len(v) > maxSlots {
 		panic("cuda: too many arguments")
 	}
-	a.slots[a.n], a.kinds[a.n] = v, kind
+	copy(a.slots[a.used:], v)
+	a.first[a.n], a.kinds[a.n] = uint8(a.used), kind
 	a.n++
+	a.used += len(v)
 	return a
 }
 
@@ -212,7 +223,7 @@ func (s *Stream) Launch(f *Function, c LaunchConfig, a *Args) error {
 	if max(c.Grid[0], c.Grid[1], c.Grid[2], c.Block[0], c.Block[1], c.Block[2]) > math.MaxInt32 {
 		panic("cuda: launch: a dimension is too large")
 	}
-	code := f.dev.drv.api.cuLaunchKernel(f.dev.ctx, f.handle, c, s.use(), a.slots[:a.n])
+	code := f.dev.drv.api.cuLaunchKernel(f.dev.ctx, f.handle, c, s.use(), a.slots[:a.used], a.first[:a.n])
 	if err := f.dev.check("cuLaunchKernel", code); err != nil {
 		return fmt.Errorf("cuda: launch of %s: %w", f.name, err)
 	}

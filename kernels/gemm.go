@@ -37,7 +37,7 @@ const (
 	// Forward is C[M,N] = A[M,K]·B[N,K]ᵀ + Bias + R: Y = X·Wᵀ with M = T.
 	Forward ProductOp = iota
 	// ForwardGated is C[M,N] = A[M,K]·B[N,K]ᵀ and Y[M,N/2] = silu(gate)·up, where the
-	// first N/2 columns of C are the gates. bf16 only; see GatedFits.
+	// first N/2 columns of C are the gates. bf16 and family MMA only; see GatedFits.
 	ForwardGated
 	// GradInput is C[M,N] = A[M,K]·B[K,N] + R: DX = DY·W with M = T, where the
 	// product's N and K are the map's K and N.
@@ -79,8 +79,9 @@ type Launch struct {
 	Spec *Spec
 	Grid int // blocks, in x
 	// Args has the bits of each argument, one for each letter of Spec.Params: an
-	// address, or a 32-bit integer in the low half.
+	// address, a 32-bit integer in the low half, or for a tensor map its index in Maps.
 	Args [maxParams]uint64
+	Maps [2]Map
 }
 
 // args fills in the arguments, by the letters of the parameters.
@@ -157,8 +158,11 @@ func (p *Product) Plan(c Chip) (Launch, error) {
 	if p.Factors == F32 {
 		return p.planF32(), nil
 	}
+	if p.Op == ForwardGated && c.Family != MMA {
+		return Launch{}, fmt.Errorf("kernels: product %s: there is no such kernel of the chip's family", p.Op)
+	}
 	t, splits := p.choose(c)
-	return p.launch(t, splits), nil
+	return p.launch(t, splits, c.SMs*t.resident(c.Arch)), nil
 }
 
 // Candidates returns a launch for every kernel that Plan may choose for p on any
@@ -174,13 +178,22 @@ func (p *Product) Candidates(f Family, splits int) ([]Launch, error) {
 	var all []Launch
 	for i := range products().tiles[p.Op] {
 		if t := &products().tiles[p.Op][i]; p.fits(t, f) {
-			all = append(all, p.launch(t, splits))
+			all = append(all, p.launch(t, splits, fewBlocks))
 		}
 	}
 	return all, nil
 }
 
-func (p *Product) launch(t *tile, splits int) Launch {
+// fewBlocks is how many blocks Candidates lets a device hold at once: so few that
+// those of persistent kernels go on to further tiles.
+const fewBlocks = 2
+
+// launch says how to launch a kernel on a device that holds a number of its blocks at
+// once.
+func (p *Product) launch(t *tile, splits, resident int) Launch {
+	if t.Family == WGMMA {
+		return p.launchWGMMA(t, splits, resident)
+	}
 	l := Launch{Spec: &t.Spec, Grid: t.blocks(p.M, p.N) * splits}
 	flag := uint64(p.Result) // F32 is 0, BF16 is 1
 	m, n, k := uint64(p.M), uint64(p.N), uint64(p.K)

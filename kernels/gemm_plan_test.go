@@ -17,6 +17,32 @@ import (
 func TestTilesAgreeWithSources(t *testing.T) {
 	entry := regexp.MustCompile(`(?m)^(FORWARD|GATED|BACKWARD)\((\w+), ([^)]*)\)`)
 	seen := map[string]bool{}
+	entry9 := regexp.MustCompile(`(?m)^BY_(TMA|HAND)\((\w+), k(\w\w), (\w+)(?:, (\d+), (\d+), (\d+), (\d+))?\)`)
+	src, err := os.ReadFile("gemm_bf16_sm90a.cu")
+	require.NoError(t, err)
+	for _, m := range entry9.FindAllStringSubmatch(string(src), -1) {
+		name := "wgmma_" + m[2] + "_any"
+		if m[1] == "TMA" {
+			name = fmt.Sprintf("wgmma_%s_%sx%s", m[2], m[5], m[6])
+		}
+		for _, tiles := range products().tiles {
+			for _, x := range tiles {
+				if x.Entry != name {
+					continue
+				}
+				seen[name] = true
+				require.Equal(t, strings.ToLower(m[3])+"_"+x.result.String(), m[2])
+				require.Equal(t, map[Type]string{F32: "float", BF16: "bf16"}[x.result], m[4], name)
+				if m[1] == "TMA" {
+					require.Equal(t, fmt.Sprint(m[5:9]), fmt.Sprint([]int{x.m, x.n, x.stages, x.perSM}), name)
+				} else {
+					require.Contains(t, string(src), fmt.Sprintf("Shape<orientation, %d, %d, %d, false>", x.m, x.n, x.stages))
+					require.Contains(t, string(src), fmt.Sprintf("KERNEL(%d, %d, wgmma_##name##_any", x.Block, x.perSM))
+				}
+			}
+		}
+		require.True(t, seen[name], name)
+	}
 	for _, file := range []string{"gemm_bf16.cu", "gemm_bf16_grad.cu"} {
 		src, err := os.ReadFile(file)
 		require.NoError(t, err)

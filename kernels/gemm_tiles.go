@@ -6,12 +6,12 @@ import (
 )
 
 // shape is the part of a bf16 product that a block computes and how, with the
-// numbers of gemm_bf16.cu and gemm_bf16_grad.cu.
+// numbers of gemm_bf16.cu, gemm_bf16_grad.cu and gemm_bf16_sm90a.cu.
 type shape struct {
 	name           string
 	m, n, k        int // rows and columns of the result, and the part of K in a stage
 	stages         int
-	warpsM, warpsN int
+	warpsM, warpsN int // of MMA: how the warps share the tile
 	// perSM is the number of blocks that a multiprocessor's registers are made to
 	// hold (the kernel's min_blocks); its shared memory may hold fewer.
 	perSM int
@@ -25,6 +25,7 @@ type tile struct {
 	Spec
 	shape
 	Family
+	result Type // of WGMMA: the one that it gives; a kernel of MMA gives both
 }
 
 var (
@@ -58,6 +59,10 @@ var products = sync.OnceValue(func() *productTable {
 	for _, op := range []ProductOp{GradInput, GradWeight} {
 		p.tiles[op] = tilesOf(op, "gemm_bf16_grad", grad, "pppppiiiiiiiii", tile128x256, tile128x128, tile64x64, tileAny)
 	}
+	p.tiles[Forward] = append(p.tiles[Forward], wgmmaTiles(Forward, F32, wgmmaForward...)...)
+	p.tiles[Forward] = append(p.tiles[Forward], wgmmaTiles(Forward, BF16, wgmmaForward...)...)
+	p.tiles[GradInput] = append(p.tiles[GradInput], wgmmaTiles(GradInput, BF16, wgmmaGrad...)...)
+	p.tiles[GradWeight] = append(p.tiles[GradWeight], wgmmaTiles(GradWeight, F32, wgmmaGrad...)...)
 	for _, op := range []ProductOp{Forward, GradInput, GradWeight} {
 		p.f32[op] = Spec{Entry: "gemm_f32_" + op.String(), Module: "gemm_f32", PTX: plain, Arch: Arch{8, 0},
 			Params: "pppppiiiiiii", Block: 256, Shared: 2 * 2 * f32Depth * (f32Tile + 4) * 4}
@@ -92,12 +97,27 @@ func tilesOf(op ProductOp, module, text, params string, shapes ...shape) []tile 
 // blocks returns the number of tiles of an m×n result.
 func (t *tile) blocks(m, n int) int { return tiles(m, t.m) * tiles(n, t.n) }
 
+// counters returns how many counters the parts of a split m×n result take turns by.
+func (t *tile) counters(m, n int) int {
+	if t.Family == WGMMA {
+		return t.blocks(m, n) * t.m / 16 // one for each warp's rows
+	}
+	return t.blocks(m, n)
+}
+
+// resident returns how many blocks a multiprocessor holds at once.
+func (t *tile) resident(a Arch) int {
+	_, shared := chipFigures(a)
+	const reserved = 1 << 10 // shared memory of each block that is not the kernel's
+	return max(1, min(t.perSM, shared/(t.Shared+reserved)))
+}
+
 // maxSplits is the most parts that the K of a weight's gradient is cut into.
 const maxSplits = 16
 
 // fits reports whether t can compute p, and is of the family that serves f.
 func (p *Product) fits(t *tile, f Family) bool {
-	return t.Family == familyOf(products().tiles[p.Op], f) && (t.name != tileAny.name) == p.aligned()
+	return t.Family == p.family(f) && (t.Family == MMA || t.result == p.Result) && (t.name != tileAny.name) == p.aligned()
 }
 
 // choose returns the tile that should be fastest for p, and in how many parts to
@@ -114,7 +134,7 @@ func (p *Product) choose(c Chip) (best *tile, splits int) {
 			continue
 		}
 		for s := 1; s <= most; s++ {
-			if s > 1 && (s > tiles(p.K, t.k) || t.blocks(p.M, p.N) > p.NumCounters) {
+			if s > 1 && (s > tiles(p.K, t.k) || t.counters(p.M, p.N) > p.NumCounters) {
 				break
 			}
 			if cost := t.cycles(c, p.M, p.N, p.K, s); best == nil || cost < least {
@@ -125,11 +145,13 @@ func (p *Product) choose(c Chip) (best *tile, splits int) {
 	return best, splits
 }
 
-// familyOf returns the wanted family if any tile of a product is of it, else MMA.
-// It looks at the product alone, so that all sizes of it get the same family.
-func familyOf(all []tile, want Family) Family {
+// family returns the wanted family if it has kernels for such products, else MMA. It
+// looks at the operation and the type alone, so that all sizes get the same family;
+// a forward's every type is there in each.
+func (p *Product) family(want Family) Family {
+	all := products().tiles[p.Op]
 	for i := range all {
-		if all[i].Family == want {
+		if t := &all[i]; t.Family == want && (want == MMA || t.result == p.Result) {
 			return want
 		}
 	}
@@ -163,17 +185,19 @@ func chipFigures(a Arch) (rate float64, shared int) {
 // blocks, each bound by its multiply-adds, by the rows that it loads (those that
 // exist; of a few rows of A, W's are what counts), or by its chain.
 func (t *tile) cycles(c Chip, m, n, k, s int) float64 {
-	rate, shared := chipFigures(c.Arch)
-	const reserved = 1 << 10 // shared memory of each block that is not the kernel's
-	resident := max(1, min(t.perSM, shared/(t.Shared+reserved)))
+	rate, _ := chipFigures(c.Arch)
+	step := cyclesMMA
+	if t.Family == WGMMA {
+		rate, step = rateWGMMA, cyclesWGMMA
+	}
 	blocks := t.blocks(m, n) * s
 	perSM := tiles(blocks, max(c.SMs, 1))
-	rounds := float64(tiles(perSM, resident))
+	rounds := float64(tiles(perSM, t.resident(c.Arch)))
 	part := float64(tiles(tiles(k, t.k), s) * t.k)
 
 	compute := float64(perSM*t.m*t.n) * part / (rate * t.rate)
 	load := float64(perSM*(min(m, t.m)+min(n, t.n))*2) * part / bytesCycleL2
-	chain := rounds * part / 16 * cyclesMMA
+	chain := rounds * part / 16 * float64(step)
 	cost := rounds*cyclesStart + max(compute, load, chain)
 	if s > 1 {
 		cost += float64(s*t.m*t.n*8) / bytesCycleStore // the parts take turns

@@ -130,6 +130,7 @@ type problem struct {
 	splits          int      // 0 is 1
 	only            []string // of the kernels, those whose names end so; none: all
 	seed            uint64
+	family          kernels.Family
 }
 
 // addend is what a product is added to.
@@ -193,7 +194,7 @@ func (p problem) compute(d *kerneltest.Device) (results [][]float32, err error) 
 		if p.add == itself {
 			product.R = product.C
 		}
-		all, err := product.Candidates(kernels.MMA, max(p.splits, 1))
+		all, err := product.Candidates(p.family, max(p.splits, 1))
 		if err != nil || i == len(all) {
 			return results, err
 		}

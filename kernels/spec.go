@@ -24,7 +24,7 @@ type Spec struct {
 	// Arch is the least compute capability that runs it.
 	Arch Arch
 	// Params has a letter for each parameter in order: p for a device pointer,
-	// i for a 32-bit integer, l for a 64-bit one, f for a float.
+	// i for a 32-bit integer, l for a 64-bit one, f for a float, t for a tensor map.
 	Params string
 	// Block is the number of threads of a block, in x.
 	Block int
@@ -41,5 +41,8 @@ const (
 	F32 Type = iota
 	BF16
 )
+
+// String gives the type's part of the entry points' names.
+func (t Type) String() string { return [...]string{"f32", "bf16"}[t] }
 
 func tiles(n, tile int) int { return (n + tile - 1) / tile }

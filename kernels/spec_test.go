@@ -66,7 +66,7 @@ func TestSpecsAreComplete(t *testing.T) {
 }
 
 func TestSpecsAgreeWithPTX(t *testing.T) {
-	letters := map[string]string{"u64": "p", "u32": "i", "f32": "f"} // and l, a 64-bit integer, which PTX does not tell from a pointer
+	letters := map[string]string{"u64": "p", "u32": "i", "f32": "f", "align": "t"} // and l, a 64-bit integer, which PTX does not tell from a pointer
 	for _, s := range allSpecs() {
 		t.Run(s.Entry, func(t *testing.T) {
 			require.Contains(t, s.PTX, "\n.version 8.0\n", "drivers from R525 on load PTX ISA 8.0 and no later one")

@@ -236,6 +236,17 @@ static float bf16(uint16_t h) {
   return f;
 }
 
+/* Keeps what it was told, in the order of the parameters. */
+int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, ptr p, const uint64_t *dims, const uint64_t *strides,
+                           const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int promotion, int fill) {
+  IN_CONTEXT;
+  if ((uintptr_t)map % 64 || rank != 2 || p % 16 || strides[0] % 16 || box[0] > 256 || box[1] > 256) return INVALID_VALUE;
+  uint64_t words[16] = {(uint64_t)type, rank, p, dims[0], dims[1], strides[0], box[0], box[1], steps[0], steps[1],
+                        (uint64_t)interleave, (uint64_t)swizzle, (uint64_t)promotion, (uint64_t)fill, 14, 15};
+  memcpy(map, words, sizeof words);
+  return 0;
+}
+
 int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, struct stream *s, void **params, void **extra) {
   ON(s);
@@ -247,6 +258,13 @@ int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, un
     o[0] = (double)*(int64_t *)params[1];
     o[1] = *(int32_t *)params[2];
     o[2] = *(float *)params[3];
+    return 0;
+  }
+  if (!strcmp(f->name, "maps")) { /* (int, map, map, uint64 *out) */
+    uint64_t *o = *(uint64_t **)params[3];
+    memcpy(o, params[1], 128);
+    memcpy(o + 16, params[2], 128);
+    o[32] = (uint64_t)*(int *)params[0];
     return 0;
   }
   if (!strncmp(f->name, "gemm_bf16_nt_", 13)) { /* without bias and addend */

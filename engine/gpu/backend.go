@@ -40,9 +40,10 @@ type Backend struct {
 	sm90a  bool // use the kernels made for it
 	chip   kernels.Chip
 
-	functions map[string]*cuda.Function
-	args      cuda.Args // of the launch being put together
-	next      command   // the launch itself, when it is not recorded
+	functions  map[string]*cuda.Function
+	args       cuda.Args // of the launch being put together
+	tensorMaps map[kernels.Map]*cuda.TensorMap
+	next       command // the launch itself, when it is not recorded
 
 	up, down *staging
 	issued   engine.Ticket

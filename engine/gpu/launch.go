@@ -70,9 +70,37 @@ func (b *Backend) run(op string, l *kernels.Launch, err error) {
 			a.Int64(int64(bits))
 		case 'f':
 			a.Float32(math.Float32frombits(uint32(bits)))
+		case 't':
+			m, err := b.tensorMap(&l.Maps[bits])
+			if err != nil {
+				b.fail(op, err)
+				return
+			}
+			a.TensorMap(m)
 		}
 	}
 	b.launch(op, l.Spec, l.Grid, 1, 1)
+}
+
+// maxTensorMaps bounds what is kept of them: a step of a large model has a few hundred.
+const maxTensorMaps = 4096
+
+// tensorMap encodes a map, or finds it among those that were. A map says where a matrix
+// lies and nothing of what is there, so it never grows stale.
+func (b *Backend) tensorMap(m *kernels.Map) (*cuda.TensorMap, error) {
+	if t := b.tensorMaps[*m]; t != nil {
+		return t, nil
+	}
+	t, err := b.dev.TensorMap(cuda.Matrix{Ptr: m.Addr, Columns: m.Columns, Rows: m.Rows, Stride: m.Stride,
+		BoxColumns: m.BoxColumns, BoxRows: m.BoxRows})
+	if err != nil {
+		return nil, err
+	}
+	if len(b.tensorMaps) >= maxTensorMaps || b.tensorMaps == nil {
+		b.tensorMaps = map[kernels.Map]*cuda.TensorMap{}
+	}
+	b.tensorMaps[*m] = &t
+	return &t, nil
 }
 
 // kernelType is a view's element type as package kernels names it.

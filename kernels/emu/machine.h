@@ -39,7 +39,10 @@ struct Kernel {
 void add_kernel(Kernel* k);
 
 // The instructions in which the lanes of a warp meet.
-enum Op : u32 { kNone, kWarpSync, kShuffle, kShuffleXor, kBallot, kLdmatrix, kLdmatrixTrans, kMma };
+enum Op : u32 {
+  kNone, kWarpSync, kShuffle, kShuffleXor, kBallot, kLdmatrix, kLdmatrixTrans, kMma,
+  kWgmmaFence, kWgmma, kWgmmaCommit, kWgmmaWait, kRegisters  // async.h
+};
 
 struct Block;
 struct Warp;

@@ -250,7 +250,15 @@ func (d *Device) LaunchPlanned(l kernels.Launch) error {
 	d.t.Helper()
 	var arguments []any
 	for i := range l.Spec.Params {
-		arguments = append(arguments, l.Args[i])
+		if l.Spec.Params[i] != 't' {
+			arguments = append(arguments, l.Args[i])
+			continue
+		}
+		m := l.Maps[l.Args[i]]
+		t, err := d.device.TensorMap(cuda.Matrix{Ptr: m.Addr, Columns: m.Columns, Rows: m.Rows, Stride: m.Stride,
+			BoxColumns: m.BoxColumns, BoxRows: m.BoxRows})
+		require.NoError(d.t, err, "%s", l.Spec.Entry)
+		arguments = append(arguments, &t)
 	}
 	return d.Launch(*l.Spec, [3]int{l.Grid}, arguments...)
 }
@@ -302,6 +310,8 @@ func (d *Device) argument(a *cuda.Args, s kernels.Spec, i int, x any) {
 		} else {
 			a.Buffer(v.memory, v.offset)
 		}
+	case *cuda.TensorMap:
+		a.TensorMap(v)
 	case nil:
 		a.Pointer(0)
 	case bool:

@@ -35,6 +35,7 @@ enum Code {
   kIllegalAddress = 700,
   kOutOfResources = 701,
   kLaunchFailed = 719,
+  kNotSupported = 801,
   kCaptureUnsupported = 900,
   kCaptureUnjoined = 904,
   kCapturedEvent = 907,

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "async.h"
 #include "fiber.h"
 #include "machine_run.h"
 
@@ -39,6 +40,9 @@ Kernel* kernels;
 
 Thread* next_thread() {
   std::vector<Thread*>& r = machine.ready;
+  async_step(false);
+  while (r.empty() && async_step(true)) {
+  }
   if (r.empty()) return nullptr;
   if (machine.options.seed != 0) std::swap(r.back(), r[random_number() % r.size()]);
   Thread* t = r.back();
@@ -71,10 +75,12 @@ void leave(bool for_ever = false) {
 
 void finish_thread() {
   finish_copies();
+  async_finish_thread();
   progress();
   self->done = true;
   machine.alive--;
   if (--self->block->alive == 0) {
+    async_finish_block();
     race_end_block(self->block);
     to_scheduler(true);  // which puts another block in its place
   } else {
@@ -137,6 +143,7 @@ void start_block(u32 slot, u32 number) {
     m.ready.push_back(&t);
   }
   race_start_block(&b);
+  async_start_block(&b);
 }
 
 std::string place(const Block& b, u32 thread) {
@@ -151,6 +158,8 @@ std::string deadlock() {
     for (const Thread& t : b->all_threads) {
       if (b->alive == 0 || t.done) continue;
       std::string who = place(*b, t.index) + "deadlock: ";
+      std::string waiting = async_waiting(&t);
+      if (!waiting.empty()) return who + waiting;
       if (t.warp->arrived > 0) {
         return who + std::to_string(t.warp->arrived) + " lanes of warp " + std::to_string(t.index / kLanes) +
                " wait in a warp-wide instruction for the others";

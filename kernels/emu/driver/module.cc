@@ -34,7 +34,11 @@ std::vector<u32> parameter_sizes(const std::string& text, const std::string& ent
   size_t end = text.find(')', at);
   while ((at = text.find(".param .", at)) < end) {
     at += 8;
-    sizes.push_back((u32)std::atoi(text.c_str() + at + 1) / 8);
+    if (text.compare(at, 6, "align ") == 0) {  // .param .align 128 .b8 name[128]: passed by value
+      sizes.push_back((u32)std::atoi(text.c_str() + text.find('[', at) + 1));
+    } else {
+      sizes.push_back((u32)std::atoi(text.c_str() + at + 1) / 8);
+    }
   }
   return sizes;
 }
@@ -157,14 +161,19 @@ UD_API cuLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsign
   // A kernel states its block exactly; the real driver refuses larger ones only.
   if (bx != f->kernel->threads || by != 1 || bz != 1) return kInvalidValue;
   Kernel* kernel = f->kernel;
-  std::vector<u64> slots(kernel->parameters);
-  for (u32 i = 0; i < kernel->parameters; i++) std::memcpy(&slots[i], params[i], kernel->sizes[i]);
+  std::vector<u64> slots;
+  std::vector<size_t> first;  // the slot in which each argument starts
+  for (u32 i = 0; i < kernel->parameters; i++) {
+    first.push_back(slots.size());
+    slots.resize(slots.size() + (kernel->sizes[i] + 7) / 8);
+    std::memcpy(&slots[first[i]], params[i], kernel->sizes[i]);
+  }
   return submit(stream, [=]() mutable {
     if (++context->launches == context->settings.fail_launch) {
       return fail_context(context, kLaunchFailed, std::string("kernel ") + kernel->name + ": made to fail by fail-launch");
     }
     std::vector<void*> arguments;
-    for (u64& s : slots) arguments.push_back(&s);
+    for (size_t i : first) arguments.push_back(&slots[i]);
     std::string failure = run(Launch{kernel, {gx, gy, gz}, shared, arguments.data()}, context->settings.options);
     return failure.empty() ? (int)kSuccess : fail_context(context, kLaunchFailed, failure);
   });

@@ -2,6 +2,7 @@
 // copies.
 #include <cstring>
 
+#include "async.h"
 #include "machine_run.h"
 
 namespace emu {
@@ -58,6 +59,7 @@ Words load_shared(u32 address, u32 bytes) {
 void store_shared(u32 address, u32 bytes, Words w) {
   u32 offset = check(address, bytes, bytes);
   access<true>(offset, bytes);
+  async_ordinary_write(offset, bytes);
   std::memcpy(self->block->shared.data() + offset, &w, bytes);
 }
 

@@ -3,13 +3,15 @@
 // to, on their stacks, while they wait.
 #include <cstring>
 
+#include "async.h"
 #include "machine_run.h"
 
 namespace emu {
 
 namespace {
 
-const char* const kNames[] = {"nothing", "warp_sync", "shuffle", "shuffle_xor", "ballot", "ldmatrix", "ldmatrix_trans", "mma"};
+const char* const kNames[] = {"nothing", "warp_sync", "shuffle", "shuffle_xor", "ballot", "ldmatrix", "ldmatrix_trans", "mma",
+                              "wgmma_fence", "wgmma", "wgmma_commit", "wgmma_wait", "registers_release or _claim"};
 
 float bf16_at(u32 pair, u32 half) {
   u32 bits = half ? pair & 0xffff0000u : pair << 16;
@@ -108,6 +110,8 @@ void perform(Warp& w) {
       return do_ldmatrix(w, true);
     case kMma:
       return do_mma(w);
+    default:
+      return async_perform(w);
   }
 }
 
