@@ -210,9 +210,8 @@ DEVICE Softmax softmax_split(float (&s)[kSplit / 8][4], float c) {
 // x + −0 is x, the sign of zero included.
 DEVICE void merge(float& m, float& l, float split_m, float split_l, float& before, float& own) {
   float both = max(m, split_m);
-  bool unseen = split_m == -kInfinity;
-  before = unseen ? 1.0f : exp2_fast(m - both);
-  own = unseen ? -0.0f : exp2_fast(split_m - both);
+  before = exp2_fast(m - both);
+  own = split_m == -kInfinity ? -0.0f : exp2_fast(split_m - both);
   l = fma(own, split_l, before * l);
   m = both;
 }

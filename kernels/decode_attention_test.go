@@ -219,50 +219,50 @@ func TestDecodeAttention(t *testing.T) {
 
 // The plan puts rows into one item exactly where a whole split that none of them is
 // writing has the same pages, in items of at most so many rows.
-func TestDecodePlan(t *testing.T) {
-	kerneltest.EachMode(t, func(d *kerneltest.Device) error {
-		const columns, stride, rowsPerItem = 7, 8, 2
-		a, err := kernels.AttentionFor(kernels.BF16, 64, 1)
-		if err != nil {
-			return err
+func TestDecodePlan(t *testing.T) { kerneltest.EachMode(t, checkPlan) }
+
+func checkPlan(d *kerneltest.Device) error {
+	const columns, stride, rowsPerItem = 7, 8, 2
+	a, err := kernels.AttentionFor(kernels.BF16, 64, 1)
+	if err != nil {
+		return err
+	}
+	// Rows 1, 2, 4 and 5 share three splits at most; 0 is inactive, 6 is beyond the
+	// table, 3 has the first split alone.
+	positions := []int32{-1, 200, 130, 64, 127, 223, 224}
+	table := make([]int32, 0, len(positions)*stride)
+	for b := range positions {
+		line := []int32{1, 2, 3, 4, 5, int32(20 + b), int32(30 + b), -1}
+		if b == 5 {
+			line[3] = 9 // the second split differs
 		}
-		// Rows 1, 2, 4 and 5 share three splits at most; 0 is inactive, 6 is beyond the
-		// table, 3 has the first split alone.
-		positions := []int32{-1, 200, 130, 64, 127, 223, 224}
-		table := make([]int32, 0, len(positions)*stride)
-		for b := range positions {
-			line := []int32{1, 2, 3, 4, 5, int32(20 + b), int32(30 + b), -1}
-			if b == 5 {
-				line[3] = 9 // the second split differs
-			}
-			table = append(table, line...)
+		table = append(table, line...)
+	}
+	batch, splits := len(positions), kernels.DecodeSplits(columns)
+	counts, items, order := d.Out(4*splits), d.Out(4*splits*batch), d.Out(4*splits*batch)
+	plan, err := a.Plan(batch)
+	if err != nil {
+		return err
+	}
+	if err := d.Launch(plan, [3]int{splits}, counts, items, order, kerneltest.In(d, table), kerneltest.In(d, positions),
+		batch, columns, stride, rowsPerItem); err != nil {
+		return err
+	}
+	n, list, rows := kerneltest.Values[int32](d, counts), kerneltest.Values[int32](d, items), kerneltest.Values[int32](d, order)
+	want := [][][]int32{
+		{{1, 2}, {3, 4}, {5}},   // pages 1, 2 and whole: positions from 64 on
+		{{1, 2}, {3}, {4}, {5}}, // pages 3, 4: 4 is writing position 127
+		{{1}, {2}, {5}},         // pages 5 and one of their own
+		{{1}, {5}},
+	}
+	for j := range splits {
+		var got [][]int32
+		for _, item := range list[j*batch:][:n[j]] {
+			got = append(got, rows[j*batch+int(item&65535):][:item>>16])
 		}
-		batch, splits := len(positions), kernels.DecodeSplits(columns)
-		counts, items, order := d.Out(4*splits), d.Out(4*splits*batch), d.Out(4*splits*batch)
-		plan, err := a.Plan(batch)
-		if err != nil {
-			return err
+		if fmt.Sprint(got) != fmt.Sprint(want[j]) {
+			return fmt.Errorf("split %d: items %v, want %v", j, got, want[j])
 		}
-		if err := d.Launch(plan, [3]int{splits}, counts, items, order, kerneltest.In(d, table), kerneltest.In(d, positions),
-			batch, columns, stride, rowsPerItem); err != nil {
-			return err
-		}
-		n, list, rows := kerneltest.Values[int32](d, counts), kerneltest.Values[int32](d, items), kerneltest.Values[int32](d, order)
-		want := [][][]int32{
-			{{1, 2}, {3, 4}, {5}},   // pages 1, 2 and whole: positions from 64 on
-			{{1, 2}, {3}, {4}, {5}}, // pages 3, 4: 4 is writing position 127
-			{{1}, {2}, {5}},         // pages 5 and one of their own
-			{{1}, {5}},
-		}
-		for j := range splits {
-			var got [][]int32
-			for _, item := range list[j*batch:][:n[j]] {
-				got = append(got, rows[j*batch+int(item&65535):][:item>>16])
-			}
-			if fmt.Sprint(got) != fmt.Sprint(want[j]) {
-				return fmt.Errorf("split %d: items %v, want %v", j, got, want[j])
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -108,13 +108,20 @@ func Source(t testing.TB, module string) string {
 }
 
 // DefectsIn is Defects in a text that stands for the module's source: one from which
-// entry points that check does not use are left out compiles faster.
+// entry points that check does not use are left out compiles faster. Where check
+// launches kernels of further modules, they follow in module, after spaces.
 func DefectsIn(t *testing.T, module, source string, defects []Defect, check func(*Device) error, settings ...string) {
 	t.Helper()
+	modules := strings.Fields(module)
 	// A defect may leave a name unused, and is to compile all the same.
 	source = "#pragma GCC diagnostic ignored \"-Wunused-variable\"\n#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n#pragma GCC diagnostic ignored \"-Wunused-but-set-variable\"\n" + source
 	attempt := func(t *testing.T, text string) (err error) {
-		library := Library(t, emu.Options{Modules: []string{module}, Edit: func(_, _ string) string { return text }})
+		library := Library(t, emu.Options{Modules: modules, Edit: func(module, own string) string {
+			if module != modules[0] {
+				return own
+			}
+			return text
+		}})
 		for _, m := range emu.Modes() {
 			m.Extra = strings.Join(settings, ",")
 			device := Open(t, library, m)
