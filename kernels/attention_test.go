@@ -12,16 +12,24 @@ import (
 )
 
 // partial is a packing whose second and third prefixes are parts of the prompt.
-var partial = &engine.Packing{Rows: 99, Segments: []engine.Segment{
+var partial = &engine.Packing{Rows: 122, Segments: []engine.Segment{
 	{Start: 0, Len: 80},
 	{Start: 80, Len: 9, PrefixStart: 0, PrefixLen: 75},
-	{Start: 89, Len: 10, PrefixStart: 3, PrefixLen: 68},
+	{Start: 89, Len: 33, PrefixStart: 3, PrefixLen: 68},
 }}
 
-// attentionProblems has every head size that has a kernel and some that run on the
+// attentionProblems has, for bf16, every head size that has a kernel and some that run on the
 // next larger, groups that do not divide 64, segments around the split, prompts
-// that end inside, at and beyond one, and both layouts.
+// that end inside, at and beyond one, and both layouts. fp32 has one kernel.
 func attentionProblems(bf16 bool) []*attentionProblem {
+	if !bf16 {
+		return []*attentionProblem{
+			newAttention(1, bf16, 1, 1, 16, prompt(1), aligned),
+			newAttention(2, bf16, 4, 2, 24, prompt(63, 3, 66), misaligned),
+			newAttention(6, bf16, 3, 1, 48, partial, layout{}),
+			newAttention(7, bf16, 1, 1, 256, prompt(65, 2), aligned),
+		}
+	}
 	return []*attentionProblem{
 		newAttention(1, bf16, 1, 1, 16, prompt(1), aligned),
 		newAttention(2, bf16, 4, 2, 64, prompt(63, 3, 1, 66), aligned),

@@ -189,10 +189,16 @@ func (p *decodeProblem) check(d *kerneltest.Device) error {
 	return nil
 }
 
-// decodeProblems: sequences without a full split, at its ends, nested prompts, a
+// decodeProblems are, for bf16, sequences without a full split, at its ends, nested prompts, a
 // group with more queries than one item has, inactive rows, every head size.
 func decodeProblems(bf16 bool) []*decodeProblem {
 	none := sequence{n: -1}
+	if !bf16 {
+		return []*decodeProblem{
+			newDecode(2, bf16, 4, 2, 24, misaligned, sequence{n: 140}, none, sequence{130, 0, 128}, sequence{n: 0}, sequence{n: 63}),
+			newDecode(4, bf16, 1, 1, 256, aligned, sequence{n: 70}),
+		}
+	}
 	return []*decodeProblem{
 		newDecode(1, bf16, 2, 1, 16, aligned, sequence{n: 0}, none, sequence{n: 63}, sequence{n: 64}, sequence{n: 31}),
 		newDecode(2, bf16, 4, 2, 64, misaligned, sequence{n: 140}, none, sequence{130, 0, 128}, sequence{70, 0, 66}, sequence{n: 66},
