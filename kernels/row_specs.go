@@ -15,5 +15,10 @@ func RowSpecs() (specs []Spec) {
 			specs = append(specs, RMSNormBackward(dx, BF16, F32, d, 1).Spec, RMSNormBackward(dx, BF16, BF16, d, 1).Spec)
 		}
 	}
+	sample, err := Sample(VocabChunk)
+	if err != nil {
+		panic(err)
+	}
+	specs = append(specs, HeadStats(), HeadGradient(F32), HeadGradient(BF16), sample)
 	return append(specs, ToBF16().Spec, ToF32().Spec, Gather(F32, BF16).Spec, ScatterAdd().Spec, RMSNormWeight().Spec)
 }
