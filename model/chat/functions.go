@@ -45,16 +45,21 @@ func names(list string) map[string]bool {
 
 // Bounds of what a template may do in one rendering.
 const (
-	maxTurns  = 200_000 // turns of loops and calls of macros
-	maxCalls  = 200     // macros within macros
-	maxString = 16 << 20
-	maxRange  = 100_000 // as in Jinja's sandbox
+	maxTurns   = 100_000 // turns of loops and calls of macros
+	maxCalls   = 200     // macros within macros
+	maxString  = 16 << 20
+	maxWritten = 64 << 20 // bytes
+	maxRange   = 10_000
+	maxLevels  = 500        // lists and mappings within one another
+	maxVisited = 50_000_000 // values, in checking what is set
 )
 
 // run is the state of one rendering.
 type run struct {
 	now          time.Time
 	turns, calls int
+	written      int // bytes
+	visited      int
 	namespaces   map[*jinja.Dict]bool
 }
 
@@ -76,10 +81,10 @@ func (r *run) functions() map[string]value {
 			return f(a[0])
 		})
 	}
-	one(fnText, func(v value) (value, error) { return jinja.NewString(text(v)), nil })
+	one(fnText, func(v value) (value, error) { return r.write(text(v)) })
 	one(reserved+"string", func(v value) (value, error) { return jinja.NewString(text(v)), nil })
-	one(fnValue, bounded)
-	one(fnAttribute, r.attribute)
+	one(fnValue, func(v value) (value, error) { return v, r.bounded(v, false, 0) })
+	one(fnAttribute, func(v value) (value, error) { return v, r.bounded(v, true, 0) })
 	one(fnForbidden, func(value) (value, error) {
 		return value{}, errors.New("it changes a list or a mapping, which chat templates may not")
 	})
@@ -95,7 +100,13 @@ func (r *run) functions() map[string]value {
 	add(fnLeave, func([]value, kwargs) (value, error) { r.calls--; return jinja.NewString(""), nil })
 	add("namespace", r.namespace)
 	add("range", numbers)
-	add(reserved+"tojson", toJSON)
+	add(reserved+"tojson", func(a []value, k kwargs) (value, error) {
+		v, err := toJSON(a, k)
+		if err != nil {
+			return v, err
+		}
+		return r.write(v.AsString())
+	})
 	add(reserved+"trim", func(a []value, k kwargs) (value, error) {
 		if chars, ok := k["chars"]; ok {
 			a = append(a[:1:1], chars)
@@ -122,44 +133,56 @@ func (r *run) turn() error {
 	return nil
 }
 
-// bounded refuses strings that a loop could double without end.
-func bounded(v value) (value, error) {
-	if v.IsString() && len(v.AsString()) > maxString {
-		return v, fmt.Errorf("a string of more than %d bytes", maxString)
+// write counts what is written.
+func (r *run) write(s string) (value, error) {
+	if r.written += len(s); r.written > maxWritten {
+		return value{}, fmt.Errorf("it writes more than %d bytes", maxWritten)
 	}
-	return v, nil
+	return jinja.NewString(s), nil
+}
+
+// bounded refuses to set what a loop could double or nest without end and, as
+// an attribute of a namespace, what holds a namespace: namespaces alone can be
+// changed, so that nothing ever holds itself.
+func (r *run) bounded(v value, attribute bool, level int) error {
+	if r.visited++; r.visited > maxVisited {
+		return errors.New("it sets too many large values")
+	}
+	switch {
+	case level > maxLevels:
+		return fmt.Errorf("lists or mappings nested more than %d deep", maxLevels)
+	case v.IsString() && len(v.AsString()) > maxString:
+		return fmt.Errorf("a string of more than %d bytes", maxString)
+	case v.IsList():
+		for _, x := range v.AsList().Items {
+			if err := r.bounded(x, attribute, level+1); err != nil {
+				return err
+			}
+		}
+	case v.IsDict():
+		d := v.AsDict()
+		if attribute && r.namespaces[d] {
+			return errors.New("a namespace within a namespace")
+		}
+		for _, k := range d.Keys {
+			if err := r.bounded(d.Data[k], attribute, level+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (r *run) namespace(_ []value, k kwargs) (value, error) {
 	v := jinja.NewDict()
 	for name, x := range k {
-		if r.holdsNamespace(x) {
-			return value{}, errors.New("a namespace within a namespace")
+		if err := r.bounded(x, true, 0); err != nil {
+			return value{}, err
 		}
 		v.AsDict().Set(name, x)
 	}
 	r.namespaces[v.AsDict()] = true
 	return v, nil
-}
-
-// attribute is a value that is set in a namespace. Namespaces alone can be
-// changed: if none holds another, nothing holds itself.
-func (r *run) attribute(v value) (value, error) {
-	if r.holdsNamespace(v) {
-		return v, errors.New("a namespace within a namespace")
-	}
-	return bounded(v)
-}
-
-func (r *run) holdsNamespace(v value) bool {
-	switch {
-	case v.IsList():
-		return slices.ContainsFunc(v.AsList().Items, r.holdsNamespace)
-	case v.IsDict():
-		d := v.AsDict()
-		return r.namespaces[d] || slices.ContainsFunc(d.Keys, func(k string) bool { return r.holdsNamespace(d.Data[k]) })
-	}
-	return false
 }
 
 // text is str of a value.

@@ -76,10 +76,8 @@ type jsonStyle struct {
 	sorted    bool
 }
 
-const maxNesting = 10000 // levels of lists and mappings that are written
-
 func (s *jsonStyle) append(b []byte, v jinja.Value, level int) ([]byte, error) {
-	if level > maxNesting {
+	if level > 2*maxLevels { // as what is set may be, within a literal
 		return nil, errors.New("tojson: nested too deep")
 	}
 	line := func(b []byte, level int) []byte {

@@ -52,7 +52,7 @@ func rewrite(source string) (string, error) {
 			if p.text != "" {
 				b.WriteString("{{ ")
 				writeString(&b, p.text)
-				b.WriteString(" }}")
+				fmt.Fprintf(&b, "|%s }}", fnText)
 			}
 		case '{':
 			fmt.Fprintf(&b, "{{ (%s)|%s }}", tagText(p.tokens), fnText)
@@ -352,7 +352,7 @@ func unescape(s string) (string, error) {
 		case digits > 0:
 			n, err := strconv.ParseUint(s[i+1:min(i+1+digits, len(s))], 16, 32)
 			if err != nil || i+digits >= len(s) || n > utf8.MaxRune || n >= 0xd800 && n < 0xe000 {
-				return "", fmt.Errorf("the escape \\%s is not a character", s[i:min(i+1+digits, len(s))])
+				return "", fmt.Errorf("the escape %q is not a character", s[i-1:min(i+1+digits, len(s))])
 			}
 			b.WriteRune(rune(n))
 			i += digits
