@@ -118,3 +118,47 @@ func head(t *Tokenizer, ids []int32) (out []string) {
 	}
 	return out
 }
+
+// SmolLM2's tokenizer from the metadata of its GGUF file, and each of the
+// others from metadata that GGUF makes of it.
+func TestRealGGUF(t *testing.T) {
+	dir := realDir(t)
+	for _, family := range families {
+		t.Run(family, func(t *testing.T) {
+			var g GGUF
+			if family == "smollm2" {
+				b, err := os.ReadFile(filepath.Join(dir, family, "gguf.json"))
+				require.NoError(t, err)
+				var meta struct {
+					Model  string   `json:"tokenizer.ggml.model"`
+					Pre    string   `json:"tokenizer.ggml.pre"`
+					Tokens []string `json:"tokenizer.ggml.tokens"`
+					Types  []int32  `json:"tokenizer.ggml.token_type"`
+					Merges []string `json:"tokenizer.ggml.merges"`
+					BOS    int32    `json:"tokenizer.ggml.bos_token_id"`
+					EOS    int32    `json:"tokenizer.ggml.eos_token_id"`
+					PAD    int32    `json:"tokenizer.ggml.padding_token_id"`
+					AddBOS *bool    `json:"tokenizer.ggml.add_bos_token"`
+				}
+				require.NoError(t, json.Unmarshal(b, &meta))
+				g = GGUF{meta.Model, meta.Pre, meta.Tokens, meta.Types, meta.Merges, meta.BOS, meta.EOS, meta.PAD, meta.AddBOS, nil}
+			} else {
+				file, err := Load(filepath.Join(dir, family))
+				require.NoError(t, err)
+				g, err = file.GGUF()
+				require.NoError(t, err)
+			}
+			tok, err := FromGGUF(g)
+			require.NoError(t, err)
+			for _, set := range []string{"mixed", "fuzz"} {
+				wrong := 0
+				eachText(t, dir, family, set, func(text string, want []int32) {
+					if got, err := tok.Encode(text); err != nil || !equal(got, want) {
+						wrong++
+					}
+				})
+				require.Zero(t, wrong, "%s: texts with other ids", set)
+			}
+		})
+	}
+}
