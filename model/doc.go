@@ -14,6 +14,11 @@
 // text is package tokenizer's business. It never reads device memory inside a
 // step and depends on no concrete backend.
 //
+// Matrices are F32, or BF16 where the device computes with it (Options.Weights):
+// then a trainable model keeps F32 masters, from which the optimizer makes the
+// working copy in the same pass, and activations are of the type that
+// engine.Backend.Precision gives, but for the residual stream and its gradient.
+//
 // Start reading at model.go (what a Model holds), then forward.go, backward.go
 // and scheduler.go. The shape letters are those of package engine.
 package model

@@ -197,7 +197,7 @@ type setting struct {
 func settings(cmd *cobra.Command) []setting {
 	var out []setting
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if !inConfig(f) || cmd.InheritedFlags().Lookup(f.Name) != nil {
+		if !inConfig(f) || f.Name == spellingBF16 || cmd.InheritedFlags().Lookup(f.Name) != nil {
 			return
 		}
 		s := setting{Key: f.Name, Value: f.Value.String()}

@@ -89,6 +89,36 @@ func TestAliases(t *testing.T) {
 	require.Equal(t, "0.1", c["cloud-budget"])
 }
 
+// TRL's bf16 and transformers' names of optimizers are other spellings of --dtype
+// and --optim, in configurations too; what auto stands for is written down.
+func TestTypes(t *testing.T) {
+	from := tinyModel(t)
+	c := dry(t, "--model", from, "--device", "cpu")
+	require.Equal(t, "float32", c["dtype"])
+	require.Equal(t, "adamw", c["optim"])
+	require.NotContains(t, c, "bf16")
+	for name, want := range map[string]string{"adamw_8bit": "adamw-8bit", "adamw_bnb_8bit": "adamw-8bit", "adamw-8bit": "adamw-8bit", "adamw_torch_fused": "adamw"} {
+		require.Equal(t, want, dry(t, "--model", from, "--device", "cpu", "--optim", name)["optim"])
+	}
+	path := filepath.Join(t.TempDir(), "run.yaml")
+	for text, want := range map[string]string{"bf16: true\n": "bfloat16", "dtype: bfloat16\n": "bfloat16"} {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+		r := run(t, "train", "--dry-run", "--task", "parity", "--model", from, "--device", "cpu", "--max-completion-length", "8", "--config", path)
+		require.Equal(t, exitInput, r.code)
+		require.Contains(t, r.stderr, "--dtype "+want+": cpu (")
+		require.Contains(t, r.stderr, "take --dtype float32")
+		require.Equal(t, 1, strings.Count(r.stderr, "\n"), r.stderr)
+	}
+	require.NoError(t, os.WriteFile(path, []byte("bf16: false\n"), 0o644))
+	require.Equal(t, "float32", dry(t, "--model", from, "--device", "cpu", "--config", path)["dtype"])
+	for _, args := range [][]string{{"--bf16"}, {"--bf16=true"}, {"--dtype", "bfloat16"}} {
+		r := run(t, append([]string{"generate", "--model", from, "--raw", "--prompt", "1", "--device", "cpu"}, args...)...)
+		require.Equal(t, exitInput, r.code)
+		require.Contains(t, r.stderr, "--dtype bfloat16: cpu (")
+	}
+	require.Contains(t, run(t, "generate", "--dtype", "half").stderr, "must be auto, float32 or bfloat16")
+}
+
 // Defaults are TRL's where it has the setting and the paper does not differ.
 func TestDefaults(t *testing.T) {
 	c := dry(t, "--model", tinyModel(t))

@@ -28,6 +28,7 @@ type demoFlags struct {
 	steps             int
 	test, validation  int
 	deviceFlags
+	precisionFlags
 }
 
 func (f *demoFlags) register(fs *pflag.FlagSet) {
@@ -40,6 +41,7 @@ func (f *demoFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.test, "test-prompts", demoTest, "held-out problems that every figure is measured on")
 	fs.IntVar(&f.validation, "validation-prompts", demoValidation, "problems that calibration uses")
 	f.deviceFlags.register(fs, deviceCPU) // its model is too small for a GPU to gain anything
+	f.registerType(fs)
 }
 
 // What the demonstration measures on; task.DemoTraining is how it trains.
@@ -145,6 +147,15 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
 	}
+	be, err := f.open(a)
+	if err != nil {
+		return err
+	}
+	defer be.Close()
+	o, err := f.choose(be, model.Options{Trainable: true, MaxRows: demoRows})
+	if err != nil {
+		return err
+	}
 	if err := keepConfig(cmd, f.outputDir, false); err != nil {
 		return err
 	}
@@ -184,12 +195,6 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 		return input(err)
 	}
 	defer store.Close()
-	be, err := f.open(a)
-	if err != nil {
-		return err
-	}
-	defer be.Close()
-
 	methods := gapg.DefaultMethods()
 	if f.all {
 		methods = gapg.AllMethods()
@@ -200,7 +205,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	defer logs.close()
 	e := &gapg.Experiment{
 		Open: func(ctx context.Context) (*model.Model, error) {
-			return src.load(ctx, be, model.Options{Trainable: true, MaxRows: demoRows})
+			return src.load(ctx, be, o)
 		},
 		Task: b.judge, Tokenizer: b.tok, Budget: budget, Seed: f.seed, Train: train, Validation: validation, Test: test,
 		Methods: methods, Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: task.DemoEvalTokens,

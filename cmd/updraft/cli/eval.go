@@ -30,6 +30,7 @@ type evalFlags struct {
 	dryRun                                                  bool
 	cloud                                                   cloudFlags
 	deviceFlags
+	precisionFlags
 }
 
 func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
@@ -57,6 +58,7 @@ func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Uint64Var(&f.seed, "seed", 42, "seed of prompts, router and bootstrap, at least 1")
 	f.cloud.register(fs)
 	f.deviceFlags.register(fs, deviceAuto)
+	f.registerType(fs)
 }
 
 func (a *app) eval() *cobra.Command {
@@ -224,7 +226,15 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 			}
 		}
 	}
-	o := model.Options{MaxRows: rows(f.micro, src.cfg.MaxPositionEmbeddings, f.micro)}
+	be, err := f.open(a)
+	if err != nil {
+		return err
+	}
+	defer be.Close()
+	o, err := f.choose(be, model.Options{MaxRows: rows(f.micro, src.cfg.MaxPositionEmbeddings, f.micro)})
+	if err != nil {
+		return err
+	}
 	dirs, methods := f.comparison(len(train) > 0)
 	sources := map[string]*source{}
 	for _, method := range sortedKeys(dirs) {
@@ -268,11 +278,6 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err := f.cloud.announce(a, answers, store, forecast{sure: slices.Concat(test, validation)}); err != nil {
 		return err
 	}
-	be, err := f.open(a)
-	if err != nil {
-		return err
-	}
-	defer be.Close()
 	if err := f.fits(be, src.cfg, &so, plan); err != nil {
 		return err
 	}

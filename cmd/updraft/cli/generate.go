@@ -25,6 +25,7 @@ type generateFlags struct {
 	helpBias                float64
 	seed                    uint64
 	deviceFlags
+	precisionFlags
 }
 
 func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
@@ -42,6 +43,7 @@ func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Uint64Var(&f.seed, "seed", 42, "seed of sampling")
 	f.cloud.register(fs)
 	f.deviceFlags.register(fs, deviceAuto)
+	f.registerType(fs)
 }
 
 func (a *app) generate() *cobra.Command {
@@ -142,10 +144,14 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 	}
 	defer be.Close()
 	so := model.SchedulerOptions{MaxBatch: f.n, MaxTokens: context, Marker: b.marker, MarkerAfter: b.after}
-	if err := f.fits(be, src.cfg, &so, model.NewPlan(src.cfg, model.Options{}, &so)); err != nil {
+	o, err := f.choose(be, model.Options{})
+	if err != nil {
 		return err
 	}
-	m, err := src.load(ctx, be, model.Options{})
+	if err := f.fits(be, src.cfg, &so, model.NewPlan(src.cfg, o, &so)); err != nil {
+		return err
+	}
+	m, err := src.load(ctx, be, o)
 	if err != nil {
 		return err
 	}

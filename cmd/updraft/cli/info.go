@@ -23,6 +23,7 @@ type infoFlags struct {
 	micro                           int
 	train                           bool
 	deviceFlags
+	precisionFlags
 }
 
 func (a *app) info() *cobra.Command {
@@ -47,6 +48,8 @@ memory that a training or a generation of that model takes. Nothing is allocated
 	fs.IntVar(&f.maxLength, "max-position-embeddings", 0, "longest sequence in tokens; 0: the model's context")
 	fs.IntVar(&f.micro, "micro-batch-tokens", 4096, "packed tokens of one forward and backward")
 	f.deviceFlags.register(fs, deviceAuto)
+	f.registerType(fs)
+	f.registerOptim(fs)
 	return cmd
 }
 
@@ -143,6 +146,8 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 		if f.train {
 			o.Trainable, o.MaxRows = true, rows(f.micro, context, batch*context)
 		}
+		usable := slices.ContainsFunc(info.GPUs, func(g gpuJSON) bool { return g.WhyNot == "" })
+		o = f.types(f.device != deviceCPU && (f.device != deviceAuto || usable), o)
 		plan = model.NewPlan(src.cfg, o, &model.SchedulerOptions{MaxBatch: batch, MaxTokens: context})
 		info.Model, info.Weights, info.MemorySum, info.Memory = dir, src.cfg.NumParameters(), plan.Bytes(), map[string]int64{}
 		for _, it := range plan.Items {

@@ -29,6 +29,7 @@ type sftFlags struct {
 	seed                               uint64
 	saveSteps, loggingSteps, saveLimit int
 	deviceFlags
+	precisionFlags
 }
 
 func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
@@ -69,6 +70,8 @@ func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Float64Var(&s.RMSNormEps, "rms-norm-eps", 1e-6, "new model: ε of the norms")
 	fs.BoolVar(&s.TieWordEmbeddings, "tie-word-embeddings", true, "new model: one matrix for embedding and head")
 	f.deviceFlags.register(fs, deviceAuto)
+	f.registerType(fs)
+	f.registerOptim(fs)
 }
 
 func (a *app) sft() *cobra.Command {
@@ -197,7 +200,15 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		}
 	}
 	context := src.cfg.MaxPositionEmbeddings
-	o := model.Options{Trainable: true, MaxRows: rows(f.micro, context, f.batch*context)}
+	be, err := f.open(a)
+	if err != nil {
+		return err
+	}
+	defer be.Close()
+	o, err := f.choose(be, model.Options{Trainable: true, MaxRows: rows(f.micro, context, f.batch*context)})
+	if err != nil {
+		return err
+	}
 	plan := model.NewPlan(src.cfg, o, nil)
 	if f.dryRun {
 		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d demonstrations", src.cfg.NumParameters(), f.steps*f.batch), nil)
@@ -210,11 +221,6 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
 	}
-	be, err := f.open(a)
-	if err != nil {
-		return err
-	}
-	defer be.Close()
 	if err := f.fits(be, src.cfg, nil, plan); err != nil {
 		return err
 	}

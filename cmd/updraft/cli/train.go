@@ -56,6 +56,7 @@ type trainFlags struct {
 	evalOnStart, loadBest          bool
 	metric                         string
 	deviceFlags
+	precisionFlags
 }
 
 func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
@@ -123,6 +124,8 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.saveLimit, "save-total-limit", 2, "checkpoints kept beside the best one")
 	f.cloud.register(fs)
 	f.deviceFlags.register(fs, deviceAuto)
+	f.registerType(fs)
+	f.registerOptim(fs)
 }
 
 func algorithmNames(list []Algorithm) []string {
@@ -408,7 +411,16 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if _, err := gapg.EncodePrompts(src.tok, eval, src.cfg.MaxPositionEmbeddings, longest); err != nil {
 		return input(err)
 	}
+	be, err := f.open(a)
+	if err != nil {
+		return err
+	}
+	defer be.Close()
 	o, so := f.options(src.cfg, c)
+	if o, err = f.choose(be, o); err != nil {
+		return err
+	}
+	frozen := model.Options{MaxRows: o.MaxRows, Weights: o.Weights} // the reference model
 	plan := model.NewPlan(src.cfg, o, &so)
 	if f.dryRun {
 		cost, err := f.cloud.dryEstimate(answers, filepath.Join(f.outputDir, ledgerFile), f.forecast(c, train, eval))
@@ -426,14 +438,9 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 		return err
 	}
 
-	be, err := f.open(a)
-	if err != nil {
-		return err
-	}
-	defer be.Close()
 	plans := []model.Plan{plan}
 	if c.Loss.Beta != 0 {
-		plans = append(plans, model.NewPlan(src.cfg, model.Options{MaxRows: o.MaxRows}, nil))
+		plans = append(plans, model.NewPlan(src.cfg, frozen, nil))
 	}
 	if err := f.fits(be, src.cfg, &so, plans...); err != nil {
 		return err
@@ -445,7 +452,7 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	defer m.Close()
 	setup := gapg.Setup{Model: m, Tokenizer: src.tok, Task: b.judge, Prompts: train, EndToken: b.end, Logger: a.log}
 	if c.Loss.Beta != 0 {
-		if setup.Reference, err = src.load(ctx, be, model.Options{MaxRows: o.MaxRows}); err != nil {
+		if setup.Reference, err = src.load(ctx, be, frozen); err != nil {
 			return err
 		}
 		defer setup.Reference.Close()

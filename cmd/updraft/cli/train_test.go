@@ -109,6 +109,27 @@ func TestResume(t *testing.T) {
 	require.Equal(t, untimed(t, whole), untimed(t, parts))
 }
 
+// A run with 8-bit moments resumes to the bits of one that did not stop, and not
+// with moments of another kind.
+func TestResume8Bit(t *testing.T) {
+	from, dir := tinyModel(t), t.TempDir()
+	whole, parts := filepath.Join(dir, "whole"), filepath.Join(dir, "parts")
+	for _, d := range []string{whole, parts} {
+		ok(t, small(from, d, "--save-steps", "2", "--optim", "adamw_8bit", "--device", "cpu")...)
+	}
+	require.Contains(t, read(t, parts, configFile), "optim: adamw-8bit\n")
+	require.Contains(t, read(t, parts, configFile), "dtype: float32\n")
+	require.NoError(t, os.RemoveAll(filepath.Join(parts, "checkpoint-4")))
+	require.NoError(t, os.RemoveAll(filepath.Join(parts, "final")))
+	r := run(t, "train", "--output-dir", parts, "--resume-from-checkpoint", "--optim", "adamw")
+	require.Equal(t, exitInput, r.code)
+	require.Contains(t, r.stderr, "--optim adamw: the run in "+parts+" has adamw-8bit")
+	ok(t, "train", "--output-dir", parts, "--resume-from-checkpoint")
+	for _, name := range []string{"final/model.safetensors", "checkpoint-4/optimizer.safetensors"} {
+		require.Equal(t, read(t, whole, name), read(t, parts, name), name)
+	}
+}
+
 // A loss that is not finite ends the run with the reason; what was saved stays.
 func TestNonFiniteLoss(t *testing.T) {
 	from, dir := tinyModel(t), filepath.Join(t.TempDir(), "run")
