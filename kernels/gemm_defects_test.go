@@ -41,6 +41,7 @@ func TestGEMMForwardDefects(t *testing.T) {
 		{Name: "wait too weak", Old: "cp_async_wait<T::kStages - 2>();\n        //", New: "cp_async_wait<T::kStages - 1>();\n        //"},
 		{Name: "no first barrier", Old: "  block_sync();  // all threads' copies", New: "  // all threads' copies"},
 		{Name: "no barrier", Old: "        block_sync();\n      }\n", New: "      }\n"},
+		{Name: "no barrier before the epilogue", Old: "  block_sync();  // the stages have been read", New: "  // the stages have been read"},
 		{Name: "stage refilled early", Old: "load(step + T::kStages - 1, refill)", New: "load(step + T::kStages - 1, slot)"},
 		{Name: "operands of the stage before", Old: "kk + 1 < kSteps ? slot : next", New: "slot"},
 		{Name: "operands in turn lost", Old: "mma_bf16_16816(acc[i][j], f[kk & 1].a[i]", New: "mma_bf16_16816(acc[i][j], f[0].a[i]"},
@@ -91,7 +92,7 @@ func TestGEMMGradDefects(t *testing.T) {
 	problems := []problem{
 		{op: kernels.GradInput, factors: bf16, result: bf16, m: 70, n: 66, k: 75, pad: 1, add: itself, only: only},
 		{op: kernels.GradWeight, factors: bf16, result: f32, m: 36, n: 75, k: 150, add: itself, only: only},
-		{op: kernels.GradWeight, factors: bf16, result: f32, m: 9, n: 12, k: 150, splits: 2, add: other, only: only},
+		{op: kernels.GradWeight, factors: bf16, result: f32, m: 9, n: 12, k: 400, splits: 5, add: other, only: only},
 		{op: kernels.GradWeight, factors: bf16, result: f32, m: 5, n: 12, k: 33, odd: true, only: only},
 	}
 	kerneltest.DefectsIn(t, "gemm_bf16_grad", fewer(t, "gemm_bf16_grad", "nn_64x64", "tn_64x64", "tn_any"), []kerneltest.Defect{
@@ -104,6 +105,8 @@ func TestGEMMGradDefects(t *testing.T) {
 		{Name: "later parts forget the earlier", Old: "at.split > 0 ? C : R", New: "R"},
 		{Name: "parts overlap", Old: "int begin = (int)((long long)steps * at.split / splits)", New: "int begin = (int)((long long)steps * at.split / splits / 2)"},
 		{Name: "a part beyond K", Old: "(at.split + 1) / splits) * T::kK, K)", New: "(at.split + 1) / splits) * T::kK, K + 1)"},
+		{Name: "turns not waited for", Old: "while (ld_acquire(counter) != turn)", New: "while (ld_acquire(counter) > turn)"},
+		{Name: "counter passed before the result", Old: "  block_sync();  // all threads have written", New: "  // all threads have written"},
 		{Name: "counter not reset", Old: "turn + 1 == turns ? 0 : turn + 1", New: "turn + 1"},
 	}, func(d *kerneltest.Device) error { return checkAll(d, problems) }, noConflicts)
 }
@@ -112,6 +115,8 @@ func TestGEMMF32Defects(t *testing.T) {
 	kerneltest.Defects(t, "gemm_f32", []kerneltest.Defect{
 		{Name: "no barrier", Old: "    block_sync();\n", New: ""},
 		{Name: "one buffer", Old: "(u32)(k0 / kDepth & 1)", New: "(u32)(k0 / kDepth & 0)"},
+		{Name: "row edge off by one", Old: "row < rows && k < K", New: "row <= rows && k < K"},
+		{Name: "K edge off by one", Old: "row < rows && k < K", New: "row < rows && k <= K"},
 		{Name: "store beyond M", Old: "if (m >= M || n >= N) continue;", New: "if (m > M || n >= N) continue;"},
 		{Name: "store beyond N", Old: "if (m >= M || n >= N) continue;", New: "if (m >= M || n > N) continue;"},
 		{Name: "two roundings", Old: "acc[i][j] = fma(xs[i], ys[j], acc[i][j])", New: "acc[i][j] = acc[i][j] + xs[i] * ys[j]"},
@@ -126,6 +131,8 @@ func TestGEMMF32Defects(t *testing.T) {
 func TestBiasGradDefects(t *testing.T) {
 	kerneltest.Defects(t, "bias_grad", []kerneltest.Defect{
 		{Name: "rows beyond T", Old: "min(from + kWarpRows, T)", New: "from + kWarpRows"},
+		{Name: "column edge off by one", Old: "  if (n < N) {\n", New: "  if (n <= N) {\n"},
+		{Name: "store beyond N", Old: "if (warp() == 0 && n < N)", New: "if (warp() == 0 && n <= N)"},
 		{Name: "overwritten, not added", Old: "DB[n] = DB[n] + all;", New: "DB[n] = all;"},
 		{Name: "no barrier before the reduction", Old: "  block_sync();  // nobody reads", New: "  // nobody reads"},
 	}, checkBiasGrad)

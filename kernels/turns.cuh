@@ -22,8 +22,7 @@ DEVICE void wait_turn(const u32* counter, u32 turn) {
 // pass_turn lets the block of the turn after this one go on, or, after the last of
 // turns, makes the counter 0 again.
 DEVICE void pass_turn(u32* counter, u32 turn, u32 turns) {
-  fence();       // this thread's writes before the counter's
-  block_sync();  // all threads have written
+  block_sync();  // all threads have written, which the release makes visible
   if (thread_x() == 0) st_release(counter, turn + 1 == turns ? 0 : turn + 1);
 }
 
