@@ -117,7 +117,7 @@ type builder struct {
 // baseFlags are the compiler's for every file. Contraction is off as on the
 // device; nothing of one library is shared with another in the same process.
 var baseFlags = []string{
-	"-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off", "-fno-strict-aliasing",
+	"-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off", "-fno-strict-aliasing",
 	"-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DUPDRAFT_EMULATE",
 }
 

@@ -14,8 +14,6 @@ extern "C" const char __ehdr_start[], _end[];  // of the library, by the linker
 
 namespace emu {
 
-bool on_stack(const void* p);
-
 namespace {
 
 [[noreturn]] void report(const char* does, const void* p, Stamp other) {

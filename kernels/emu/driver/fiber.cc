@@ -113,12 +113,16 @@ void SwitchNote::leaving(const SwitchNote&, bool) {}
 void SwitchNote::arrived(SwitchNote*) {}
 #endif
 
+const char* stacks_begin;
+size_t stacks_size;
+
 void* Stacks::top(size_t i) {
   if (memory_ == nullptr) {
     // Address space alone; pages come when they are touched.
     memory_ = (char*)mmap(nullptr, kMost * kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory_ == MAP_FAILED) abort();
-    used_ = kMost * kSize;
+    stacks_begin = memory_;
+    stacks_size = kMost * kSize;
   }
   if (i >= kMost) abort();
   const size_t page = 4096 * (size_t)4;  // a multiple of every page size in use
@@ -129,7 +133,7 @@ void* Stacks::top(size_t i) {
 }
 
 Stacks::~Stacks() {
-  if (memory_ != nullptr) munmap(memory_, used_);
+  if (memory_ != nullptr) munmap(memory_, kMost * kSize);
 }
 
 }  // namespace emu

@@ -35,14 +35,18 @@ class Stacks {
   void* top(size_t i);
   // note returns what a SwitchNote says of stack i, which top has been called for.
   SwitchNote note(size_t i) const { return {memory_ + i * kSize, kSize, nullptr}; }
-  // contains reports whether p lies in a stack.
-  bool contains(const void* p) const { return (size_t)((const char*)p - memory_) < used_; }
 
  private:
   static constexpr size_t kSize = 128 << 10;
   static constexpr size_t kMost = 8192;
   char* memory_ = nullptr;
-  size_t used_ = 0, ready_ = 0;
+  size_t ready_ = 0;
 };
+
+// The addresses of all stacks. There is one pool.
+extern const char* stacks_begin;
+extern size_t stacks_size;
+
+inline bool on_stack(const void* p) { return (size_t)((const char*)p - stacks_begin) < stacks_size; }
 
 }  // namespace emu

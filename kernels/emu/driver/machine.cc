@@ -215,8 +215,6 @@ void fail(const char* format, ...) {
   __builtin_trap();
 }
 
-bool on_stack(const void* p) { return machine.stacks.contains(p); }
-
 void wake(Thread* t) {
   machine.ready.push_back(t);
   progress();

@@ -66,6 +66,7 @@ struct Block {
   Thread* thread;
   Warp* warp;
   NamedBarrier barriers[16];
+  BlockRace race;
 };
 
 // What the parts of a run ask of each other.

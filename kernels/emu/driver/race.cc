@@ -5,25 +5,12 @@
 
 #include <algorithm>
 #include <unordered_map>
-#include <vector>
 
 #include "machine_run.h"
 
 namespace emu {
 
 namespace {
-
-// Knowledge has a bound for each block of the launch, by its number; missing ones
-// are 0: nothing is known.
-typedef std::vector<Stamp> Knowledge;
-
-struct BlockRace {
-  u64 released = 0;     // earlier generations were fenced before a barrier
-  bool fenced = false;  // by some thread in this generation
-  Knowledge known;      // to all threads
-  Knowledge pending;    // will be, once the thread fences
-  bool threads_know = false;  // some thread's own knowledge is not empty
-};
 
 struct ThreadRace {
   Stamp fenced = 0;  // its stamp at its last fence
@@ -35,7 +22,6 @@ struct Race {
   u64 first = 0;       // of the launch
   std::vector<u32> owner;  // of each of the launch's generations: the block's number
   std::unordered_map<const u32*, Knowledge> words;  // what reading a word teaches
-  std::unordered_map<u32, BlockRace> blocks;        // of those that run
   std::unordered_map<Thread*, ThreadRace> threads;  // that have fenced or acquired
 };
 
@@ -85,7 +71,7 @@ void bump(Thread* t) {
   t->stamp += (u64)1 << kArrivalsShift;
 }
 
-BlockRace& block_race() { return race.blocks[self->block->number]; }
+BlockRace& block_race() { return self->block->race; }
 ThreadRace& thread_race() { return race.threads[self]; }
 
 }  // namespace
@@ -104,19 +90,17 @@ void race_start_launch() {
   race.first = race.generation + 1;
   race.owner.clear();
   race.words.clear();
-  race.blocks.clear();
   race.threads.clear();
 }
 
 bool written_now(Stamp write) { return generation_of(write) >= race.first; }
 
 void race_start_block(Block* b) {
-  race.blocks[b->number] = BlockRace{};
+  b->race = BlockRace{};
   start_generation(b);
 }
 
 void race_end_block(Block* b) {
-  race.blocks.erase(b->number);
   if (race.threads.empty()) return;
   for (u32 i = 0; i < b->threads; i++) race.threads.erase(&b->thread[i]);
 }
@@ -136,7 +120,7 @@ static void share(Block* b, BlockRace& r) {
 }
 
 void race_block_barrier(Block* b) {
-  BlockRace& r = race.blocks[b->number];
+  BlockRace& r = b->race;
   share(b, r);
   start_generation(b);
   // A thread that fenced, then met the others, has done it for all of them.

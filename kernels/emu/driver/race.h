@@ -23,6 +23,8 @@
 // missed, none is invented.
 #pragma once
 
+#include <vector>
+
 #include "../machine.h"
 
 namespace emu {
@@ -89,6 +91,19 @@ inline Stamp note_read(Cell& c, Stamp now) {
   c.reads[place] = now;
   return bad;
 }
+
+// Knowledge says what is known of other blocks: for each block of the launch, by its
+// number, a bound. Missing ones are 0: nothing is known.
+typedef std::vector<Stamp> Knowledge;
+
+// BlockRace is what a block's threads have in common.
+struct BlockRace {
+  u64 released = 0;     // earlier generations were fenced before a barrier
+  bool fenced = false;  // by some thread in this generation
+  Knowledge known;      // to all threads
+  Knowledge pending;    // will be, once the thread fences
+  bool threads_know = false;  // some thread's own knowledge is not empty
+};
 
 // A machine's events that order accesses, for race.cc to note.
 struct Block;
