@@ -20,5 +20,7 @@ func RowSpecs() (specs []Spec) {
 		panic(err)
 	}
 	specs = append(specs, HeadStats(), HeadGradient(F32), HeadGradient(BF16), sample)
+	sum := PlanSumSquares(1)
+	specs = append(specs, sum.Parts, sum.Sum, AdamWF32().Spec, AdamWU8().Spec)
 	return append(specs, ToBF16().Spec, ToF32().Spec, Gather(F32, BF16).Spec, ScatterAdd().Spec, RMSNormWeight().Spec)
 }
