@@ -113,6 +113,7 @@ type toyOptions struct {
 	setup   func(*Setup)
 	wrap    func(engine.Backend) engine.Backend // around the CPU
 	plain   bool                                // the CPU itself, not deferred
+	types   model.Options                       // Weights and Moments
 	threads int
 	maxRows int
 	width   int
@@ -144,7 +145,8 @@ func newToy(t testing.TB, o toyOptions) *toy {
 	if o.maxRows == 0 {
 		o.maxRows = 512
 	}
-	y.m, err = model.New(y.be, toyConfig(o.width), 5+o.seed, model.Options{Trainable: true, MaxRows: o.maxRows})
+	o.types.Trainable, o.types.MaxRows = true, o.maxRows
+	y.m, err = model.New(y.be, toyConfig(o.width), 5+o.seed, o.types)
 	require.NoError(t, err)
 	if y.store == nil {
 		y.store = cloud.NewMemory()

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/engine/enginetest"
 	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/model"
 )
@@ -274,4 +275,23 @@ func TestCloudCallsOverlapRollouts(t *testing.T) {
 	require.GreaterOrEqual(t, counter.steps, counter.waitAt, "the rollouts went on")
 	require.False(t, counter.late, "nobody asked before the last group was whole")
 	require.Equal(t, 3, st.CloudCalls)
+}
+
+// In BF16 with 8-bit moments a trainer's rollouts have the log-probs of its
+// forward to the bit, before and after updates, and it learns.
+func TestTrainerInBF16(t *testing.T) {
+	y := newToy(t, toyOptions{
+		wrap: func(cpu engine.Backend) engine.Backend {
+			require.NoError(t, cpu.Close())
+			return enginetest.NewDeferred(enginetest.NewRounding())
+		},
+		types: model.Options{Weights: engine.BF16, Moments: engine.U8},
+	})
+	before := y.params(t, model.Weights)
+	for range 8 {
+		st := y.step(t)
+		require.Zero(t, st.MaxLogpDifference)
+		require.True(t, isFinite(st.GradNorm))
+	}
+	require.False(t, sameBits(before, y.params(t, model.Weights)))
 }

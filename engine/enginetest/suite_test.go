@@ -23,6 +23,9 @@ func TestReferenceConforms(t *testing.T) {
 }
 
 func TestReferenceConformsThinly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("some ten seconds")
+	}
 	enginetest.Run(t, func(testing.TB) engine.Backend { return enginetest.NewRounding() }, enginetest.Thin())
 }
 
