@@ -92,7 +92,7 @@ type gatedProblem struct {
 var gatedProblems = []gatedProblem{{m: 1, f: 4, k: 16}, {m: 5, f: 12, k: 40, pad: 1}, {m: 130, f: 100, k: 72}, {m: 17, f: 132, k: 150, pad: 1}}
 
 // check computes it by every kernel: the bits of G must be those of a Forward, and
-// Y must follow from G.
+// Y must follow from G, with the bits of the separate operation.
 func (g gatedProblem) check(d *kerneltest.Device) error {
 	plain := problem{op: kernels.Forward, factors: bf16, result: bf16, m: g.m, n: 2 * g.f, k: g.k, pad: 4 * g.pad, only: g.only}
 	want, err := plain.compute(d)
@@ -125,6 +125,20 @@ func (g gatedProblem) check(d *kerneltest.Device) error {
 		}
 		if err := testx.Identical(gotC, want[0]); err != nil {
 			return fmt.Errorf("%s: gates and ups: %w", all[i].Spec.Entry, err)
+		}
+		separate := newOperand(rand.New(rand.NewPCG(1, 1)), bf16, g.m, g.f, g.f, 0)
+		to, swiglu := separate.place(d, true), kernels.SwiGLU(bf16)
+		err = d.Launch(swiglu.Spec, [3]int{swiglu.Grid(g.m, g.f)}, to.Addr, product.C.Addr, product.C.Addr+2*uint64(g.f),
+			g.m, g.f, to.Stride, product.C.Stride, product.C.Stride)
+		if err != nil {
+			return err
+		}
+		wantY, err := separate.read(d)
+		if err != nil {
+			return err
+		}
+		if err := testx.Identical(gotY, wantY); err != nil {
+			return fmt.Errorf("%s against the separate SwiGLU: %w", all[i].Spec.Entry, err)
 		}
 		for j, v := range gotY {
 			row, column := j/g.f, j%g.f

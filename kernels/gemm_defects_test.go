@@ -70,7 +70,7 @@ func TestGEMMForwardDefects(t *testing.T) {
 
 func TestGEMMGatedDefects(t *testing.T) {
 	problems := []gatedProblem{{m: 19, f: 40, k: 150, pad: 1, only: []string{"16x64"}}, {m: 3, f: 8, k: 20, only: []string{"16x64"}}}
-	kerneltest.DefectsIn(t, "gemm_bf16", fewer(t, "gemm_bf16", "16x64"), []kerneltest.Defect{
+	kerneltest.DefectsIn(t, "gemm_bf16 rows", fewer(t, "gemm_bf16", "16x64"), []kerneltest.Defect{
 		{Name: "first up taken for a gate", Old: "line % (2 * Half) >= Half ? gap", New: "line % (2 * Half) > Half ? gap"},
 		{Name: "columns of warps", Old: "line / (2 * Half) * Half + line % Half", New: "line / (2 * Half) + line % Half"},
 		{Name: "from what was not rounded", Old: "swiglu(low_float(gates.x), low_float(ups.x))", New: "swiglu(g.x, u.x)"},
