@@ -133,16 +133,18 @@ DEVICE void attention(Attention a, const Tile& tile, int head) {
   a.Q += head * a.group * a.d;
   u32 q = shared_base(), k = q + kTileBytes<D>, v = k + kTileBytes<D>, flag = v + kTileBytes<D>;
   int row = (int)(warp() * 16 + (lane() >> 2));  // and row + 8
+  Divisor by_group(a.group);
   float c = a.scale * kLog2E;
 
   // The positions of the thread's queries, the end of the tile's keys, and the last
   // key that the warp sees; −1 where it has no query.
-  int pos[2] = {tile.pos0 + row / a.group, tile.pos0 + (row + 8) / a.group};
+  int pos[2] = {tile.pos0 + by_group(row), tile.pos0 + by_group(row + 8)};
   int end = tile.pos0 + tile.n, top = (int)warp() * 16;
-  int warp_last = top / a.group < tile.n ? min(end - 1, tile.pos0 + (top + 15) / a.group) : -1;
+  int warp_last = by_group(top) < tile.n ? min(end - 1, tile.pos0 + by_group(top + 15)) : -1;
 
   // Load the queries and the first keys.
-  load_tile<D, 64, kThreads>(q, Source{a.Q, a.d, aligned16(a.Q, a.q_stride)}, QueryRows{tile, a.group, a.q_stride, a.d});
+  load_tile<D, 64, kThreads>(q, Source{a.Q, a.d, aligned16(a.Q, a.q_stride)},
+                            QueryRows{tile, by_group, a.group, a.q_stride, a.d});
   Source keys{a.K + head * a.d, a.d, aligned16(a.K + head * a.d, a.k_stride)};
   Source values{a.V + head * a.d, a.d, aligned16(a.V + head * a.d, a.v_stride)};
   load_tile<D, kSplit, kThreads>(k, keys, KeyRows{tile, 0, end, a.k_stride});
@@ -197,7 +199,7 @@ DEVICE void attention(Attention a, const Tile& tile, int head) {
   bool paired = aligned4(a.O, a.o_stride);
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    int i = (row + h * 8) / a.group, g = (row + h * 8) % a.group;
+    int i = by_group(row + h * 8), g = row + h * 8 - i * a.group;
     if (i >= tile.n) continue;
     bf16* out = a.O + (long long)(tile.row0 + i) * a.o_stride + g * a.d;
     float inverse = 1.0f / st.l[h];

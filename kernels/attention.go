@@ -37,7 +37,7 @@ func AttentionSpecs() (all []Spec) {
 		a := simpleAttention(t)
 		add(a.Forward, a.Delta, a.DQ, a.DKV, a.KVWrite, a.SimpleDecode)
 	}
-	add(decodePlanSpec(maxDecodeRows))
+	add(decodePlanSpec(MaxDecodeRows))
 	return all
 }
 

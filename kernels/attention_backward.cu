@@ -79,21 +79,22 @@ DEVICE void attention_dq(bf16* dQ, int dq_stride, const Backward& a, const Tile&
   int first_head = head * a.group, group = a.group;
   u32 q = shared_base(), o = q + kTileBytes<D>, k = o + kTileBytes<D>, v = k + kTileBytes<D>;
   int row = (int)(warp() * 16 + (lane() >> 2));  // and row + 8
-  int pos[2] = {tile.pos0 + row / group, tile.pos0 + (row + 8) / group};
+  Divisor by_group(group);
+  int pos[2] = {tile.pos0 + by_group(row), tile.pos0 + by_group(row + 8)};
   int end = tile.pos0 + tile.n, top = (int)warp() * 16;
-  int warp_last = top / group < tile.n ? min(end - 1, tile.pos0 + (top + 15) / group) : -1;
+  int warp_last = by_group(top) < tile.n ? min(end - 1, tile.pos0 + by_group(top + 15)) : -1;
   float c = a.scale * kLog2E;
 
   // Load.
-  load_tile<D, 64, kThreads>(o, a.source(a.dO + first_head * a.d, a.do_stride), QueryRows{tile, group, a.do_stride, a.d});
-  load_tile<D, 64, kThreads>(q, a.source(a.Q + first_head * a.d, a.q_stride), QueryRows{tile, group, a.q_stride, a.d});
+  load_tile<D, 64, kThreads>(o, a.source(a.dO + first_head * a.d, a.do_stride), QueryRows{tile, by_group, group, a.do_stride, a.d});
+  load_tile<D, 64, kThreads>(q, a.source(a.Q + first_head * a.d, a.q_stride), QueryRows{tile, by_group, group, a.q_stride, a.d});
   Source keys = a.source(a.K + head * a.d, a.k_stride), values = a.source(a.V + head * a.d, a.v_stride);
   load_tile<D, 64, kThreads>(v, values, KeyRows{tile, 0, end, a.v_stride});
   cp_async_commit();
   float lse[2] = {0, 0}, delta[2] = {0, 0};
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    int i = (row + h * 8) / group, g = (row + h * 8) % group;
+    int i = by_group(row + h * 8), g = row + h * 8 - i * group;
     if (i >= tile.n) continue;
     long long at = tile.row0 + i;
     lse[h] = a.LSE[at * a.lse_stride + first_head + g] * kLog2E;
@@ -137,7 +138,7 @@ DEVICE void attention_dq(bf16* dQ, int dq_stride, const Backward& a, const Tile&
     for (int pair = 0; pair < D / 16; pair++) weighted_values<D>(sum[pair], ds, again(k), pair);
   }
 
-  store_tile<D>(sum, a.scale, a.d, QueryOut{dQ + first_head * a.d, QueryRows{tile, group, dq_stride, a.d}});
+  store_tile<D>(sum, a.scale, a.d, QueryOut{dQ + first_head * a.d, QueryRows{tile, by_group, group, dq_stride, a.d}});
 }
 
 // --- dK and dV --------------------------------------------------------------
@@ -162,28 +163,26 @@ struct KeyOut {
 // i % group of row i / group.
 struct RunRows {
   Run run;
+  Divisor by_group;
   int first, group, stride, d;
   DEVICE long long operator()(int r) const {
-    int i = (first + r) / group;
+    int i = by_group(first + r);
     return i < run.n ? (long long)(run.row0 + i) * stride + (first + r - i * group) * d : -1;
   }
 };
 
-// Place walks the queries of a tile's runs, 64 at a time.
+// Place walks the queries of a tile's runs, 64 at a time: from query `first` of run
+// `at` on. A run is read again where it is needed, rather than held.
 struct Place {
   const int* runs;
-  int at, to, group, first = 0;
-  Run run;
+  int at, to, first;
   DEVICE bool done() const { return at >= to; }
-  DEVICE void load() {
-    if (!done()) run = run_at(runs, at);
-  }
-  DEVICE void next() {
+  DEVICE Run run() const { return run_at(runs, (int)again(at)); }
+  DEVICE void next(int group) {
     first += 64;
-    if (first < run.n * group) return;
+    if (first < run().n * group) return;
     first = 0;
     at++;
-    load();
   }
 };
 
@@ -196,25 +195,31 @@ DEVICE void load_stat(u32 dst, const float* base, const RunRows& rows, u32 from)
   cp_async4(dst + r * 4, at < 0 ? base : base + at, at < 0 ? 0 : 4);
 }
 
+// load_outs starts the copy of 64 queries' dO and delta.
+template <int D>
+DEVICE void load_outs(u32 o, u32 delta, const Backward& a, const Place& p, int first_head) {
+  Divisor by_group((int)again(a.group));
+  load_tile<D, 64, kThreads>(o, a.source(a.dO + first_head * a.d, a.do_stride),
+                             RunRows{p.run(), by_group, p.first, a.group, a.do_stride, a.d});
+  load_stat(delta, a.delta + first_head, RunRows{p.run(), by_group, p.first, a.group, a.kv_heads * a.group, 1}, 0);
+}
+
 template <int D>
 DEVICE void attention_dkv(bf16* dK, bf16* dV, int dk_stride, int dv_stride, const Backward& a, const KeyTile& tile,
                           const int* runs, int head) {
   // Place.
-  int first_head = head * a.group, group = a.group, H = a.kv_heads * group;
+  int first_head = head * a.group, group = a.group;
   u32 k = shared_base(), v = k + kTileBytes<D>, q = v + kTileBytes<D>, o = q + kTileBytes<D>;
   u32 lse = o + kTileBytes<D>, delta = lse + 64 * 4;
   int key = tile.row0 + (int)(warp() * 16 + (lane() >> 2));  // and key + 8
   bool busy = (int)warp() * 16 < tile.n;
   float c = a.scale * kLog2E;
-  Source queries = a.source(a.Q + first_head * a.d, a.q_stride), outs = a.source(a.dO + first_head * a.d, a.do_stride);
-  Place place{runs, tile.from, tile.to, group, 0, Run{}};
-  place.load();
+  Place place{runs, tile.from, tile.to, 0};
 
   // Load.
   load_tile<D, 64, kThreads>(v, a.source(a.V + head * a.d, a.v_stride), KeyTileRows{tile, a.v_stride});
   load_tile<D, 64, kThreads>(k, a.source(a.K + head * a.d, a.k_stride), KeyTileRows{tile, a.k_stride});
-  load_tile<D, 64, kThreads>(o, outs, RunRows{place.run, place.first, group, a.do_stride, a.d});
-  load_stat(delta, a.delta + first_head, RunRows{place.run, place.first, group, H, 1}, 0);
+  load_outs<D>(o, delta, a, place, first_head);
   cp_async_commit();
 
   float sum_k[D / 16][2][4], sum_v[D / 16][2][4];
@@ -226,12 +231,15 @@ DEVICE void attention_dkv(bf16* dK, bf16* dV, int dk_stride, int dv_stride, cons
 
 #pragma unroll 1
   while (!place.done()) {
-    Run run = place.run;
     int first = place.first;
     cp_async_wait<0>();
     block_sync();  // dO and delta are there for all, and all are done with the queries before
-    load_tile<D, 64, kThreads>(q, queries, RunRows{run, first, group, a.q_stride, a.d});
-    load_stat(lse, a.LSE + first_head, RunRows{run, first, group, a.lse_stride, 1}, 64);
+    {
+      int h = (int)again(first_head);
+      Divisor by_group((int)again(group));
+      load_tile<D, 64, kThreads>(q, a.source(a.Q + h * a.d, a.q_stride), RunRows{place.run(), by_group, first, group, a.q_stride, a.d});
+      load_stat(lse, a.LSE + h, RunRows{place.run(), by_group, first, group, a.lse_stride, 1}, 64);
+    }
     cp_async_commit();
     float dp[8][4];
     if (busy) products<D, 4>(dp, again(v), warp() * 16, again(o), 0);
@@ -240,9 +248,11 @@ DEVICE void attention_dkv(bf16* dK, bf16* dV, int dk_stride, int dv_stride, cons
     block_sync();  // queries and LSE are there for all
     u32 p[4][4], ds[4][4];
     if (busy) {
+      Divisor by_group((int)again(group));
+      Run run = place.run();
       // Some query of the 64 is not there, or does not see all keys of the tile.
       bool masked = first + 64 > run.n * group || run.key_from > tile.row0 || run.key_to < tile.row0 + tile.n ||
-                    run.row0 + first / group < tile.row0 + tile.n - 1;
+                    run.row0 + by_group(first) < tile.row0 + tile.n - 1;
       float s[8][4];
       products<D, 4>(s, again(k), warp() * 16, again(q), 0);
 #pragma unroll
@@ -253,7 +263,7 @@ DEVICE void attention_dkv(bf16* dK, bf16* dV, int dk_stride, int dv_stride, cons
         for (int e = 0; e < 4; e++) {
           float w = exp2_fast(fma(s[n][e], c, -((e & 1 ? l.y : l.x) * kLog2E)));
           if (masked) {
-            int i = (first + col + (e & 1)) / group;
+            int i = by_group(first + col + (e & 1));
             if (i >= run.n || !run.sees(run.row0 + i, key + e / 2 * 8)) w = 0;
           }
           s[n][e] = w;
@@ -267,11 +277,8 @@ DEVICE void attention_dkv(bf16* dK, bf16* dV, int dk_stride, int dv_stride, cons
     }
 
     block_sync();  // all are done with dO and delta
-    place.next();
-    if (!place.done()) {
-      load_tile<D, 64, kThreads>(o, outs, RunRows{place.run, place.first, group, a.do_stride, a.d});
-      load_stat(delta, a.delta + first_head, RunRows{place.run, place.first, group, H, 1}, 0);
-    }
+    place.next(group);
+    if (!place.done()) load_outs<D>(o, delta, a, place, (int)again(first_head));
     cp_async_commit();
     if (busy) {
 #pragma unroll

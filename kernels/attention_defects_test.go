@@ -102,10 +102,10 @@ func TestAttentionBackwardDefects(t *testing.T) {
 		{Name: "queries not waited for", Old: "cp_async_wait<0>();\n    block_sync();  // queries", New: "block_sync();  // queries"},
 		{Name: "keys before the prefix", Old: "run.key_from > tile.row0 || ", New: ""},
 		{Name: "keys beyond the prefix", Old: "run.key_to < tile.row0 + tile.n ||", New: ""},
-		{Name: "queries before the key", Old: " ||\n                    run.row0 + first / group < tile.row0 + tile.n - 1;", New: ";"},
+		{Name: "queries before the key", Old: " ||\n                    run.row0 + by_group(first) < tile.row0 + tile.n - 1;", New: ";"},
 		{Name: "keys of the wrong half", Old: "key + e / 2 * 8)", New: "key)"},
-		{Name: "runs end early", Old: "if (first < run.n * group) return;", New: "if (first + 64 < run.n * group) return;"},
-		{Name: "delta not renewed", Old: "      load_stat(delta, a.delta", New: "      if (false) load_stat(delta, a.delta"},
+		{Name: "runs end early", Old: "if (first < run().n * group) return;", New: "if (first + 64 < run().n * group) return;"},
+		{Name: "delta not renewed", Old: "  load_stat(delta, a.delta", New: "  if (p.first == 0) load_stat(delta, a.delta"},
 		{Name: "dK not scaled", Old: "store_tile<D>(sum_k, a.scale,", New: "store_tile<D>(sum_k, 1.0f,"},
 		{Name: "half of the statistics", Old: "if (r >= 64) return;", New: "if (r >= 32) return;"},
 	}, check)

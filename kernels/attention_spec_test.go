@@ -51,7 +51,7 @@ func TestAttentionFor(t *testing.T) {
 	}
 	a, err := AttentionFor(BF16, 64, 1)
 	require.NoError(t, err)
-	_, err = a.Plan(maxDecodeRows + 1)
+	_, err = a.Plan(MaxDecodeRows + 1)
 	require.ErrorContains(t, err, "3073 rows")
 }
 

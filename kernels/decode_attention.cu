@@ -321,6 +321,8 @@ DEVICE void decode_attention(const Decode& a) {
 
 // --- Merge ------------------------------------------------------------------
 
+constexpr int kAhead = 4;  // splits whose sums are loaded before they are merged
+
 // merge_splits finishes one query in each warp. Lane l has columns 4l..4l+3; d is
 // at most 128.
 DEVICE void merge_splits(bf16* O, const float* sums, const float* stats, const int* positions, int B, int H, int d,
@@ -332,16 +334,26 @@ DEVICE void merge_splits(bf16* O, const float* sums, const float* stats, const i
   int p = positions[b];
   float m = -kInfinity, l = 0, o[4] = {0, 0, 0, 0};
   int splits = active(p, columns) ? p / kSplit + 1 : 0;
-  for (int j = 0; j < splits; j++) {
-    long long at = (long long)j * B * H + query;
-    float2 x = *(const float2*)(stats + at * 2);
-    float4 v = *(const float4*)(sums + at * d + col);
-    float before, own;
-    merge(m, l, x.x, x.y, before, own);
-    o[0] = merged(o[0], v.x, before, own);
-    o[1] = merged(o[1], v.y, before, own);
-    o[2] = merged(o[2], v.z, before, own);
-    o[3] = merged(o[3], v.w, before, own);
+#pragma unroll 1
+  for (int first = 0; first < splits; first += kAhead) {
+    float2 x[kAhead];
+    float4 v[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      long long at = (long long)min(first + i, splits - 1) * B * H + query;
+      x[i] = *(const float2*)(stats + at * 2);
+      v[i] = *(const float4*)(sums + at * d + col);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      if (first + i >= splits) break;
+      float before, own;
+      merge(m, l, x[i].x, x[i].y, before, own);
+      o[0] = merged(o[0], v[i].x, before, own);
+      o[1] = merged(o[1], v[i].y, before, own);
+      o[2] = merged(o[2], v[i].z, before, own);
+      o[3] = merged(o[3], v[i].w, before, own);
+    }
   }
   float inverse = splits > 0 ? 1.0f / l : 0.0f;
   bf16* out = O + (long long)b * o_stride + h * d;

@@ -6,8 +6,8 @@ import "fmt"
 // A cache is [pages][KV heads][PageTokens][head size], for keys and for values.
 const PageTokens = 32
 
-// maxDecodeRows is the largest batch that the plan of a decode step takes.
-const maxDecodeRows = 3072
+// MaxDecodeRows is the largest batch that the plan of a decode step takes.
+const MaxDecodeRows = 3072
 
 // decodeItemQueries is the number of queries up to which rows share an item.
 const decodeItemQueries = 64
@@ -18,10 +18,10 @@ const decodePlanShared = 16
 // Plan finds which rows of a batch share which pages. Its results hold for all
 // layers of a step. Parameters: counts, items, order, page table, positions, B,
 // columns of the table, stride of the table, rows for each item (ItemRows). Its
-// grid is DecodeSplits. It returns an error for batches above 3,072 rows.
+// grid is DecodeSplits. It returns an error for batches above MaxDecodeRows.
 func (a *Attention) Plan(batch int) (Spec, error) {
-	if batch < 1 || batch > maxDecodeRows {
-		return Spec{}, fmt.Errorf("decode attention: a batch of %d rows: from 1 to %d are supported", batch, maxDecodeRows)
+	if batch < 1 || batch > MaxDecodeRows {
+		return Spec{}, fmt.Errorf("decode attention: a batch of %d rows: from 1 to %d are supported", batch, MaxDecodeRows)
 	}
 	return decodePlanSpec(batch), nil
 }

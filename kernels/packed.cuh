@@ -6,6 +6,14 @@
 
 namespace updraft {
 
+// Divisor divides by a number from 1 on that it was made for: i/d is the upper half
+// of i·ceil(2^32/d), exactly, for i·d < 2^32.
+struct Divisor {
+  u32 inverse;  // 0 stands for 2^32
+  DEVICE explicit Divisor(int d) : inverse(0xffffffffu / (u32)d + 1) {}
+  DEVICE int operator()(int i) const { return inverse == 0 ? i : (int)mul_hi((u32)i, inverse); }
+};
+
 constexpr int kTileInts = 8;     // of a tile of queries
 constexpr int kKeyTileInts = 4;  // of a tile of keys, and of a run
 
@@ -61,9 +69,10 @@ struct KeyRows {
 // QueryRows places row r of a tile: query r % group of row r / group.
 struct QueryRows {
   Tile tile;
+  Divisor by_group;
   int group, stride, d;
   DEVICE long long operator()(int r) const {
-    int i = r / group;
+    int i = by_group(r);
     return i < tile.n ? (long long)(tile.row0 + i) * stride + (r - i * group) * d : -1;
   }
 };
