@@ -72,12 +72,26 @@ func Checks() []Check {
 // Option changes what Run does.
 type Option func(*options)
 
-type options struct{ thin bool }
+type options struct {
+	thin bool
+	only map[string]bool
+}
 
 // Thin is for backends that are very slow, an emulated device: of each kind of
 // check it leaves one or two shapes for each layout, and makes the loops inside
 // checks shorter. No kind of check is left out.
 func Thin() Option { return func(o *options) { o.thin = true } }
+
+// Only leaves the checks of some operations, named as the suite names them: for a
+// second run on a device that computes those in another way.
+func Only(ops ...string) Option {
+	return func(o *options) {
+		o.only = map[string]bool{}
+		for _, op := range ops {
+			o.only[op] = true
+		}
+	}
+}
 
 // thinWork is how many operations a check may take that Thin leaves.
 const thinWork = 1 << 15
@@ -128,13 +142,18 @@ func Run(t *testing.T, open func(t testing.TB) engine.Backend, opts ...Option) {
 	byOp := map[string][]Check{}
 	var ops []string
 	for _, c := range checks {
-		if !supported[c.Weights] {
+		if !supported[c.Weights] || o.only != nil && !o.only[c.Op] {
 			continue
 		}
 		if byOp[c.Op] == nil {
 			ops = append(ops, c.Op)
 		}
 		byOp[c.Op] = append(byOp[c.Op], c)
+	}
+	for op := range o.only {
+		if byOp[op] == nil {
+			t.Errorf("the suite has no checks of %s", op)
+		}
 	}
 	for _, op := range ops {
 		t.Run(op, func(t *testing.T) {
