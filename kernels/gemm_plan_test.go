@@ -176,6 +176,62 @@ func TestPlan(t *testing.T) {
 	require.Equal(t, "bias_grad_bf16", l.Spec.Entry)
 }
 
+// On sm_90a every forward is wgmma's, whatever its size and alignment; a plan's maps
+// are what the driver takes.
+func TestPlanWGMMA(t *testing.T) {
+	chip := Chip{Arch: Arch{9, 0}, SMs: 132, Family: WGMMA}
+	for _, result := range []Type{F32, BF16} {
+		for _, m := range []int{1, 8, 64, 256, 16384} {
+			for _, odd := range []int{0, 1} {
+				p := aligned(Forward, m, 896, 4864)
+				p.Result, p.B.Stride = result, 4864+odd
+				l, err := p.Plan(chip)
+				require.NoError(t, err)
+				require.Contains(t, l.Spec.Entry, "wgmma_nt_"+result.String())
+				require.Equal(t, odd == 1, strings.HasSuffix(l.Spec.Entry, "_any"))
+				require.LessOrEqual(t, l.Grid, 2*132, "persistent")
+			}
+		}
+	}
+	p := aligned(Forward, 1, 896, 4864)
+	l, err := p.Plan(chip)
+	require.NoError(t, err)
+	require.Equal(t, "wgmma_nt_bf16_64x16", l.Spec.Entry, "W is spread over many blocks")
+	require.Equal(t, 56, l.Grid)
+	require.Equal(t, [2]Map{
+		{Matrix: Matrix{p.A.Addr, 4864}, Columns: 4864, Rows: 1, BoxColumns: 64, BoxRows: 64},
+		{Matrix: Matrix{p.B.Addr, 4864}, Columns: 4864, Rows: 896, BoxColumns: 64, BoxRows: 16},
+	}, l.Maps)
+	require.Equal(t, []uint64{0, 1, p.C.Addr, 0, 0, 1, 896, 4864, 896, 0, p.Counters, 1}, l.Args[:len(l.Spec.Params)])
+
+	p = aligned(Forward, 8192, 8192, 8192)
+	l, err = p.Plan(chip)
+	require.NoError(t, err)
+	require.Equal(t, "wgmma_nt_bf16_128x256", l.Spec.Entry)
+	require.Equal(t, 132, l.Grid)
+
+	// Along M and N together: slabs of 64 columns and rows.
+	p = aligned(GradWeight, 896, 896, 16384)
+	l, err = p.Plan(chip)
+	require.NoError(t, err)
+	require.Contains(t, l.Spec.Entry, "wgmma_tn_f32_")
+	require.Equal(t, Map{Matrix: p.A, Columns: 896, Rows: 16384, BoxColumns: 64, BoxRows: 64}, l.Maps[0])
+	best, splits := p.choose(chip)
+	require.Greater(t, splits, 1, "a small weight of many rows")
+	require.Equal(t, best.blocks(896, 896)*splits, l.Grid)
+	require.LessOrEqual(t, best.counters(896, 896), p.NumCounters)
+
+	// A gradient in a type that has no such kernel is mma.sync's: no bits hang on it.
+	p = aligned(GradInput, 64, 64, 64)
+	p.Result = F32
+	l, err = p.Plan(chip)
+	require.NoError(t, err)
+	require.Contains(t, l.Spec.Entry, "gemm_bf16_nn_")
+	p = aligned(ForwardGated, 64, 64, 64)
+	_, err = p.Plan(chip)
+	require.ErrorContains(t, err, "no such kernel")
+}
+
 func TestPlanRefuses(t *testing.T) {
 	for name, x := range map[string]struct {
 		edit func(*Product)
