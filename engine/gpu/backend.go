@@ -55,6 +55,7 @@ type Backend struct {
 	decodeRows int // of one plan; less than maxDecodeRows in tests
 
 	attentions map[attentionKey]*kernels.Attention
+	moments    []int32 // see momentTable; nil until used
 
 	recording *program
 	programs  []*program // not yet dropped
