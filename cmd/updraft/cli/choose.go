@@ -131,9 +131,9 @@ func openAnyGPU(log *slog.Logger) (be *gpu.Backend, why string) {
 }
 
 // fits refuses plans that the device has too little memory for together, before
-// anything is allocated, and says what to reduce. so, unless nil, is how cfg's
-// model generates.
-func (d *deviceFlags) fits(be device, cfg model.Config, so *model.SchedulerOptions, plans ...model.Plan) error {
+// anything is allocated, and says what to reduce. so, unless nil, is how the model
+// of cfg and o generates.
+func (d *deviceFlags) fits(be device, cfg model.Config, o model.Options, so *model.SchedulerOptions, plans ...model.Plan) error {
 	g, ok := be.(*gpu.Backend)
 	if !ok {
 		return nil
@@ -144,7 +144,7 @@ func (d *deviceFlags) fits(be device, cfg model.Config, so *model.SchedulerOptio
 	}
 	var decoding gpu.Decoding
 	if so != nil {
-		decoding = gpu.Decoding{Batch: so.MaxBatch, Tokens: so.MaxTokens, Heads: cfg.NumAttentionHeads, KVHeads: cfg.NumKeyValueHeads, Dim: cfg.HeadDim}
+		decoding = gpu.Decoding{Batch: so.MaxBatch, Tokens: so.MaxTokens, Heads: cfg.NumAttentionHeads, KVHeads: cfg.NumKeyValueHeads, Dim: cfg.HeadDim, Weights: o.Weights}
 	}
 	need := gpu.WorkMemory(decoding)
 	var most model.PlanItem
@@ -167,7 +167,9 @@ func (d *deviceFlags) fits(be device, cfg model.Config, so *model.SchedulerOptio
 func lessOf(item string) string {
 	switch item {
 	case "activations":
-		return "lower --micro-batch-tokens"
+		return "lower --micro-batch-tokens, set --gradient-checkpointing"
+	case "optimizer":
+		return "set --optim adamw-8bit"
 	case "kv cache", "decoding", "prefill":
 		return "lower --num-generations, the prompts of a step, or --max-completion-length"
 	}

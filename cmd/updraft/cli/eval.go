@@ -278,7 +278,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err := f.cloud.announce(a, answers, store, forecast{sure: slices.Concat(test, validation)}); err != nil {
 		return err
 	}
-	if err := f.fits(be, src.cfg, &so, plan); err != nil {
+	if err := f.fits(be, src.cfg, o, &so, plan); err != nil {
 		return err
 	}
 	view := &phases{a: a}

@@ -24,7 +24,10 @@ const (
 
 // precisionFlags choose the types that a model computes with and, where it is
 // trained, that its optimizer keeps moments in.
-type precisionFlags struct{ dtype, optim string }
+type precisionFlags struct {
+	dtype, optim string
+	recompute    bool
+}
 
 // registerType adds --dtype.
 func (p *precisionFlags) registerType(fs *pflag.FlagSet) {
@@ -34,10 +37,12 @@ func (p *precisionFlags) registerType(fs *pflag.FlagSet) {
 	bf16.NoOptDefVal, bf16.Hidden = "true", true
 }
 
-// registerOptim adds --optim.
+// registerOptim adds what a training spends its memory on: --optim and
+// --gradient-checkpointing.
 func (p *precisionFlags) registerOptim(fs *pflag.FlagSet) {
 	fs.Var(optimValue{newChoice(&p.optim, optimAdamW, optimAdamW, optimAdamW8)}, "optim",
 		"optimizer: adamw, or adamw-8bit, whose moments take a quarter of the memory")
+	fs.BoolVar(&p.recompute, "gradient-checkpointing", false, "keep fewer activations and compute them once more: less memory, the same result")
 }
 
 // spellingBF16 is TRL's switch for what is --dtype bfloat16 here. It is read from
@@ -101,8 +106,11 @@ func (p *precisionFlags) types(gpu bool, o model.Options) model.Options {
 	if p.dtype == dtypeBF16 {
 		o.Weights = engine.BF16
 	}
-	if p.optim == optimAdamW8 && o.Trainable {
-		o.Moments = engine.U8
+	if o.Trainable {
+		o.Recompute = p.recompute
+		if p.optim == optimAdamW8 {
+			o.Moments = engine.U8
+		}
 	}
 	return o
 }

@@ -221,7 +221,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
 	}
-	if err := f.fits(be, src.cfg, nil, plan); err != nil {
+	if err := f.fits(be, src.cfg, o, nil, plan); err != nil {
 		return err
 	}
 	m, err := f.model0(cmd, src, be, o)

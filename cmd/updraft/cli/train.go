@@ -442,7 +442,7 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if c.Loss.Beta != 0 {
 		plans = append(plans, model.NewPlan(src.cfg, frozen, nil))
 	}
-	if err := f.fits(be, src.cfg, &so, plans...); err != nil {
+	if err := f.fits(be, src.cfg, o, &so, plans...); err != nil {
 		return err
 	}
 	m, err := src.load(ctx, be, o)
