@@ -3,12 +3,18 @@ package emu
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// keepFor is how long an unused file stays in the cache.
-const keepFor = 7 * 24 * time.Hour
+// An unused file stays in the cache for keepFor, or, once there are more than
+// keepBytes, for keepLeast: somebody may be about to open it.
+const (
+	keepFor   = 7 * 24 * time.Hour
+	keepLeast = time.Hour
+	keepBytes = 2 << 30
+)
 
 // touch marks a file as used now and reports whether it is there.
 func touch(name string) bool {
@@ -16,16 +22,28 @@ func touch(name string) bool {
 	return os.Chtimes(name, now, now) == nil
 }
 
-// prune removes what has not been used for long.
+// prune removes what has not been used for long, the oldest first.
 func prune(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
+	var files []os.FileInfo
+	var bytes int64
 	for _, e := range entries {
-		info, err := e.Info()
-		if err == nil && time.Since(info.ModTime()) > keepFor {
-			os.RemoveAll(filepath.Join(dir, e.Name()))
+		if info, err := e.Info(); err == nil {
+			files = append(files, info)
+			bytes += info.Size()
+		}
+	}
+	slices.SortFunc(files, func(a, b os.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for _, f := range files {
+		unused := time.Since(f.ModTime())
+		if unused < keepLeast || unused < keepFor && bytes < keepBytes {
+			return
+		}
+		if os.RemoveAll(filepath.Join(dir, f.Name())) == nil {
+			bytes -= f.Size()
 		}
 	}
 }

@@ -46,6 +46,8 @@
 //	streams=late        work of a stream runs when somebody waits for it, or at-once
 //	landing=late        of asynchronous copies: late, at-once or random
 //	resident=1          blocks that run at once, at most 8
+//	mma=round           the sums of mma are rounded once; cut: what a tensor core may
+//	                    lose is lost
 //	bank-conflicts=fail make one of ldmatrix an error
 //	seed=0              of the random choices; above 0, threads run in random order
 //	init=N retain=N     the code that cuInit, cuDevicePrimaryCtxRetain return

@@ -289,7 +289,7 @@ func TestLibraryIsCached(t *testing.T) {
 }
 
 func TestModeString(t *testing.T) {
-	m := emu.Mode{Landing: emu.AtOnce, Seed: 3, Resident: 2, Capability: "9.0", Memory: 5, FailOnConflicts: true, Extra: "devices=2"}
-	require.Equal(t, "landing=at-once,seed=3,resident=2,capability=9.0,memory=5,bank-conflicts=fail,devices=2", fmt.Sprint(m))
+	m := emu.Mode{Landing: emu.AtOnce, Seed: 3, Resident: 2, Capability: "9.0", Memory: 5, CutSums: true, FailOnConflicts: true, Extra: "devices=2"}
+	require.Equal(t, "landing=at-once,seed=3,resident=2,capability=9.0,memory=5,mma=cut,bank-conflicts=fail,devices=2", fmt.Sprint(m))
 	require.Empty(t, emu.Mode{}.String())
 }

@@ -279,3 +279,21 @@ func TestDefects(t *testing.T) {
 		})
 	}
 }
+
+// Fifteen products of 2^-25 beside one of 1: rounded once, their sum counts; a tensor
+// core that cuts loses them.
+func TestCutSums(t *testing.T) {
+	a, b := make([]uint16, 16*16), make([]uint16, 16*8)
+	for k := range 16 {
+		a[k], b[k*8] = half.BF16(0x1p-13), half.BF16(0x1p-12)
+	}
+	a[0], b[0] = half.BF16(1), half.BF16(1)
+	library := probeLibrary(t, func(s string) string { return s })
+	for cut, want := range map[bool]float32{false: 1 + 0x4p-23, true: 1} {
+		d := kerneltest.Open(t, library, emu.Mode{CutSums: cut})
+		out := d.Out(4 * 16 * 8)
+		require.NoError(t, d.Launch(probe("product"), [3]int{1}, out, kerneltest.In(d, a), kerneltest.In(d, b)))
+		require.Equal(t, want, kerneltest.Values[float32](d, out)[0], "cut=%v", cut)
+		d.Close()
+	}
+}

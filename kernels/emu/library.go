@@ -46,13 +46,15 @@ func Library(o Options) (string, error) {
 	if b.cache, err = cacheDir(); err != nil {
 		return "", err
 	}
-	prune(b.cache)
+	pruneOnce.Do(func() { prune(b.cache) })
 	objects, err := b.objects(o)
 	if err != nil {
 		return "", err
 	}
 	return b.link(objects)
 }
+
+var pruneOnce sync.Once
 
 // compiler returns the C++ compiler and what identifies its version.
 var compiler = sync.OnceValues(func() (tool, error) {

@@ -29,6 +29,8 @@ type Mode struct {
 	Capability string
 	// Memory is the device's, in bytes; 4 GiB when 0.
 	Memory int
+	// CutSums makes mma lose what a tensor core may lose, instead of rounding once.
+	CutSums bool
 	// FailOnConflicts makes a bank conflict of ldmatrix an error.
 	FailOnConflicts bool
 	// Extra has further settings, as in the variable.
@@ -37,7 +39,7 @@ type Mode struct {
 
 // Modes are those in which a kernel should be tested: each shows other mistakes.
 func Modes() []Mode {
-	return []Mode{{Landing: Late}, {Landing: AtOnce, Seed: 1}, {Landing: Randomly, Seed: 2, Resident: 3}}
+	return []Mode{{Landing: Late}, {Landing: AtOnce, Seed: 1}, {Landing: Randomly, Seed: 2, Resident: 3, CutSums: true}}
 }
 
 // String returns the value of Variable.
@@ -58,6 +60,9 @@ func (m Mode) String() string {
 	}
 	if m.Memory != 0 {
 		add("memory", m.Memory)
+	}
+	if m.CutSums {
+		add("mma", "cut")
 	}
 	if m.FailOnConflicts {
 		add("bank-conflicts", "fail")

@@ -17,6 +17,7 @@ struct Options {
   u32 seed = 0;            // 0: threads run in order; else in random order
   u32 resident = 1;        // blocks that run at once
   int conflicts_fail = 0;  // bank conflicts of ldmatrix
+  int mma_cuts = 0;        // mma loses what a tensor core may lose
 };
 
 struct Launch {

@@ -41,6 +41,8 @@ static bool set(Settings& s, const std::string& name, const std::string& value) 
       {"landing", "random", &s.options.landing, Options::kRandomly},
       {"bank-conflicts", "fail", &s.options.conflicts_fail, 1},
       {"bank-conflicts", "allow", &s.options.conflicts_fail, 0},
+      {"mma", "cut", &s.options.mma_cuts, 1},
+      {"mma", "round", &s.options.mma_cuts, 0},
       {"streams", "late", &s.late_streams, 1},
       {"streams", "at-once", &s.late_streams, 0},
   };

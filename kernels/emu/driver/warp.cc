@@ -1,6 +1,7 @@
 // warp.cc: the warp-wide instructions. The last lane to come performs the
 // instruction for the warp: it reads and writes what the lanes' operands point
 // to, on their stacks, while they wait.
+#include <cmath>
 #include <cstring>
 
 #include "async.h"
@@ -58,8 +59,28 @@ void do_ldmatrix(Warp& w, bool transposed) {
   }
 }
 
+// cut_to returns x without what lies below unit, a power of two.
+double cut_to(double x, double unit) { return std::trunc(x / unit) * unit; }
+
+// cut_sum adds eight products to an accumulator as tensor cores have been measured
+// to (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor
+// cores", 2021): all nine are aligned to the largest, what lies more than a bit
+// below its last place in fp32 is lost, and the sum is cut to fp32.
+double cut_sum(double d, const double* products) {
+  double largest = std::fabs(d);
+  for (int i = 0; i < 8; i++) largest = std::fmax(largest, std::fabs(products[i]));
+  if (!(largest < INFINITY) || largest == 0) {
+    for (int i = 0; i < 8; i++) d += products[i];
+    return d;
+  }
+  double unit = std::ldexp(1.0, std::ilogb(largest) - 24), sum = cut_to(d, unit);
+  for (int i = 0; i < 8; i++) sum += cut_to(products[i], unit);
+  return sum == 0 ? 0 : cut_to(sum, std::ldexp(1.0, std::ilogb(sum) - 23));
+}
+
 // do_mma computes D += A·B, 16x8 from 16x16 and 16x8. Products of bf16 are exact
-// in double, their sum nearly so, and the result is rounded to float once.
+// in double, their sum nearly so, and the result is rounded to float once; or it is
+// computed by cut_sum.
 void do_mma(Warp& w) {
   double a[16][16], b[16][8], d[16][8];
   for (u32 i = 0; i < kLanes; i++) {
@@ -78,7 +99,13 @@ void do_mma(Warp& w) {
   }
   for (u32 m = 0; m < 16; m++) {
     for (u32 k = 0; k < 16; k++) {
+      if (options().mma_cuts) break;
       for (u32 n = 0; n < 8; n++) d[m][n] += a[m][k] * b[k][n];
+    }
+    for (u32 n = 0; n < 8 && options().mma_cuts; n++) {
+      double products[16];
+      for (u32 k = 0; k < 16; k++) products[k] = a[m][k] * b[k][n];
+      d[m][n] = cut_sum(cut_sum(d[m][n], products), products + 8);
     }
   }
   for (u32 i = 0; i < kLanes; i++) {
