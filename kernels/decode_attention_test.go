@@ -7,9 +7,12 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/ref"
 	"github.com/updraft-ml/updraft/kernels"
+	"github.com/updraft-ml/updraft/kernels/emu"
 	"github.com/updraft-ml/updraft/kernels/kerneltest"
 )
 
@@ -271,4 +274,12 @@ func checkPlan(d *kerneltest.Device) error {
 		}
 	}
 	return nil
+}
+
+// A context of more splits than the 32 whose items a warp counts at once, beside a
+// short one.
+func TestDecodeAttentionLong(t *testing.T) {
+	p := newDecode(5, true, 1, 1, 16, aligned, sequence{n: 33*kernels.AttentionSplit + 5}, sequence{n: 3})
+	d := kerneltest.Open(t, kerneltest.Library(t, emu.Options{}), emu.Modes()[0])
+	require.NoError(t, p.check(d))
 }
