@@ -157,6 +157,17 @@ func (s *draws) checkRow(i int, out drawn) (decided bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("sampling log-prob: %w", err)
 	}
+	lse, entropy := ref.LogitStats(z)
+	c := softmaxC(s.vocab) + 4*math.Abs(lse) + 2*math.Abs(top)
+	errH := c
+	for _, v := range z {
+		errH += math.Exp(v-lse) * (2*math.Abs(v) + math.Abs(v-lse)*softmaxC(s.vocab))
+	}
+	raw := []float64{z[got] - lse, entropy}
+	_, err = testx.Close([]float32{out.logp[i], out.entropy[i]}, raw, tolerance(1, []float64{c + math.Abs(z[got]), errH}, raw))
+	if err != nil {
+		return false, fmt.Errorf("log-prob and entropy: %w", err)
+	}
 	return true, nil
 }
 
@@ -246,6 +257,9 @@ func checkSample(d *kerneltest.Device) error {
 	if err := checkGreedyTies(d); err != nil {
 		return err
 	}
+	if err := checkMarker(d); err != nil {
+		return err
+	}
 	return checkHopeless(d)
 }
 
@@ -264,6 +278,30 @@ func checkGreedyTies(d *kerneltest.Device) error {
 		if want := int32(slices.Min(at)); out.tokens[0] != want || out.slogp[0] != 0 {
 			return fmt.Errorf("maxima at %v: drew %d with log-prob %v", at, out.tokens[0], out.slogp[0])
 		}
+	}
+	return nil
+}
+
+// checkMarker: a bias that makes the marker certain gives all of it, token by token,
+// and only where it may follow.
+func checkMarker(d *kerneltest.Device) error {
+	s := newDraws(rand.New(rand.NewPCG(2, 2)), 2, 45, []int32{7, 20, 2, 31}, false)
+	for i := range s.rows {
+		s.rows[i] = ref.SampleParams{Temperature: 1, TopP: 1, HelpBias: 200, Sample: int32(i)}
+		s.tokens[i] = int32(i) // the second may be followed by the marker
+	}
+	for step, want := range s.marker {
+		if _, err := s.check(d, placings[1]); err != nil {
+			return fmt.Errorf("marker, step %d: %w", step, err)
+		}
+		out, err := s.run(d, placings[0])
+		if err != nil {
+			return err
+		}
+		if out.tokens[1] != want || out.forced[1] != int32((step+1)%len(s.marker)) || out.forced[0] != 0 {
+			return fmt.Errorf("marker, step %d: drew %d, forced %d", step, out.tokens[1], out.forced)
+		}
+		s.tokens[1], s.positions[1], s.forced[1] = out.tokens[1], out.positions[1], out.forced[1]
 	}
 	return nil
 }
@@ -340,4 +378,31 @@ func TestSampleSpec(t *testing.T) {
 		_, err := kernels.Sample(v)
 		require.ErrorContains(t, err, "vocabulary")
 	}
+}
+
+func TestSampleEmulatedCatchesDefects(t *testing.T) {
+	kerneltest.Defects(t, "sample", []kerneltest.Defect{
+		{Name: "the bias stays in the raw log-prob", Old: "      raw = unbiased;\n", New: ""},
+		{Name: "the marker is not forced", Old: "next = 1 % marker_len;", New: "next = 0;"},
+		{Name: "inactive rows move", Old: "if (position < 0) return;", New: "if (position < -1) return;"},
+		{Name: "ties all stay", Old: "    k.last = pick(r, k, true, -equals).index;\n", New: ""},
+		{Name: "zeros of two signs", Old: "float_bits(f + 0.0f)", New: "float_bits(f)"},
+		{Name: "a bound too high", Old: "4.0f * (float)r.vocab", New: "0.01f * (float)r.vocab"},
+		{Name: "top-p of what lies above top-k's cut", Old: "goal.besides = edge;", New: "goal.besides = 0 * edge;"},
+		{Name: "min-p left out", Old: "k.least = min(min_p, 1.0f);", New: "k.least = 0 * min_p;"},
+		{Name: "a round of Philox left out", Old: "i < 10; i++", New: "i < 9; i++"},
+		{Name: "a run too late", Old: "scan.through > target && sum > 0", New: "scan.before > target && sum > 0"},
+		{Name: "always the second neighbour", Old: "(two > 0 && !(below + one > target))", New: "(two > 0 && below + one + target >= 0)"},
+		{Name: "list read early", Old: "  block_sync();  // shows the list to all\n", New: ""},
+		{Name: "sums read early", Old: "  block_sync();  // shows the sums to all\n", New: ""},
+		{Name: "sums of the search overwritten early", Old: "    block_sync();  // they have been read: the next step may overwrite them\n", New: ""},
+	}, func(d *kerneltest.Device) error {
+		r := rand.New(rand.NewPCG(47, 48))
+		for i, s := range []*draws{newDraws(r, 24, 40, []int32{7, 20, 31}, false), newDraws(r, 24, 63, nil, true), newDraws(r, 5, 4500, nil, false)} {
+			if _, err := s.check(d, placings[i%3]); err != nil {
+				return err
+			}
+		}
+		return checkMarker(d)
+	})
 }
