@@ -39,11 +39,16 @@ func Load(ctx context.Context, be engine.Backend, dir string, o Options) (*Model
 		return nil, err
 	}
 	defer r.Close()
+	return load(be, cfg, o, func(m *Model) error { return m.readWeights(ctx, r, path) })
+}
+
+// load makes a model and has read fill its weights.
+func load(be engine.Backend, cfg Config, o Options, read func(*Model) error) (*Model, error) {
 	m, err := allocate(be, cfg, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.readWeights(ctx, r, path); err != nil {
+	if err := read(m); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -71,22 +76,12 @@ func (m *Model) LoadWeights(ctx context.Context, dir string) error {
 }
 
 func (m *Model) readWeights(ctx context.Context, r *checkpoint.Reader, path string) error {
+	if err := m.readFrom(ctx, r); err != nil {
+		return err
+	}
 	known := make(map[string]bool)
-	var buf []float32
 	for _, p := range m.layout.params {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		known[p.Name] = true
-		buf = grown(buf, p.len())
-		if err := r.ReadF32(p.Name, p.Shape(), buf); err != nil {
-			return err
-		}
-		t, err := m.state(Weights, p)
-		if err != nil {
-			return err
-		}
-		m.be.UploadF32(t, buf)
 	}
 	for _, t := range r.Tensors() {
 		// Some exporters write the tied head too.
@@ -94,6 +89,26 @@ func (m *Model) readWeights(ctx context.Context, r *checkpoint.Reader, path stri
 			continue
 		}
 		return fmt.Errorf("model: %s: tensor %q does not belong to a %s model of config.json's shape", path, t.Name, m.cfg.ModelType)
+	}
+	return nil
+}
+
+// readFrom uploads every parameter from s.
+func (m *Model) readFrom(ctx context.Context, s weightSource) error {
+	var buf []float32
+	for _, p := range m.layout.params {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		buf = grown(buf, p.len())
+		if err := s.ReadF32(p.Name, p.Shape(), buf); err != nil {
+			return err
+		}
+		t, err := m.state(Weights, p)
+		if err != nil {
+			return err
+		}
+		m.be.UploadF32(t, buf)
 	}
 	return nil
 }
