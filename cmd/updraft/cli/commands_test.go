@@ -9,9 +9,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/updraft-ml/updraft/engine/cpu"
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/report"
+	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/chat"
+	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
 // A warm start from the task's demonstrations learns, stops and goes on to the
@@ -257,4 +260,38 @@ func TestChatTemplate(t *testing.T) {
 	refused("no users", "sft", "--model", from, "--dataset", data, "--output-dir", filepath.Join(t.TempDir(), "new"), "--dry-run")
 	require.NoError(t, os.WriteFile(filepath.Join(from, chat.File), []byte("{{"), 0o644))
 	refused("remove it", "generate", "--model", from, "--prompt", "17 16 5=69")
+}
+
+// A GGUF file is a model like a directory: it generates the same.
+func TestGGUFModel(t *testing.T) {
+	tok, err := tokenizer.Load(filepath.Join("..", "..", "..", "model", "tokenizer", "testdata", "smollm2.json"))
+	require.NoError(t, err)
+	dir := filepath.Join(t.TempDir(), "m")
+	be, err := cpu.New(cpu.Options{Threads: 1})
+	require.NoError(t, err)
+	defer be.Close()
+	eos := tok.Special().EOS
+	m, err := model.New(be, model.Config{ModelType: "llama", HiddenAct: "silu", HiddenSize: 32, IntermediateSize: 32, NumHiddenLayers: 1, NumAttentionHeads: 2,
+		NumKeyValueHeads: 1, HeadDim: 16, VocabSize: tok.Size() + 3, MaxPositionEmbeddings: 64, TieWordEmbeddings: true, RMSNormEps: 1e-5, RopeTheta: 10000,
+		InitializerRange: 0.4, EOSTokenID: model.TokenIDs{max(eos, 0)}}, 5, model.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	require.NoError(t, saveModel(t.Context(), m, tok, dir))
+	template := "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %} ={% endif %}"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, chat.File), []byte(template), 0o644))
+	values, err := ggufValues(tok, m.Config(), template)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "m.gguf")
+	require.NoError(t, m.SaveGGUF(t.Context(), file, "F32", values))
+
+	args := func(from string) []string {
+		return []string{"generate", "--model", from, "--task", "parity", "--prompt", "two and two", "--cloud", "none", "--max-completion-length", "12", "--threads", "1", "--json"}
+	}
+	require.Equal(t, ok(t, args(dir)...).out, ok(t, args(file)...).out)
+	r := run(t, "generate", "--model", filepath.Join(dir, "none.gguf"), "--prompt", "1")
+	require.Equal(t, exitInput, r.code)
+	require.NoError(t, os.Truncate(file, 5000))
+	r = run(t, args(file)...)
+	require.Equal(t, exitInput, r.code)
+	require.Contains(t, r.stderr, "truncated")
 }

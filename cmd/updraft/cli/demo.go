@@ -170,7 +170,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind("countdown", src.tok, src.cfg.EOSTokenID, src.dir)
+	b, err := a.bind("countdown", src)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/model"
+	"github.com/updraft-ml/updraft/model/chat"
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
@@ -24,7 +25,10 @@ func modelDir(flag, dir string) (string, error) {
 	if st, err := os.Stat(dir); err != nil {
 		return "", missing(flag, dir, err)
 	} else if !st.IsDir() {
-		return "", inputf("--%s %s: is a file; name the directory that holds config.json and model.safetensors", flag, dir)
+		if isGGUF(dir) {
+			return dir, nil
+		}
+		return "", inputf("--%s %s: is a file; name a .gguf file, or the directory that holds config.json and model.safetensors", flag, dir)
 	}
 	if _, err := os.Stat(filepath.Join(dir, model.ConfigFile)); err == nil {
 		return dir, nil
@@ -36,18 +40,22 @@ func modelDir(flag, dir string) (string, error) {
 	return newest, nil
 }
 
-// source is a checkpoint directory with its configuration and vocabulary read,
-// and no weights yet.
+// source is a checkpoint directory or a GGUF file with its configuration,
+// vocabulary and chat template read, and no weights yet.
 type source struct {
-	dir string
-	cfg model.Config
-	tok *tokenizer.Tokenizer
+	dir  string // or the GGUF file
+	cfg  model.Config
+	tok  *tokenizer.Tokenizer
+	chat *chat.Template // nil where there is none
 }
 
 func openSource(flag, dir string) (*source, error) {
 	dir, err := modelDir(flag, dir)
 	if err != nil {
 		return nil, err
+	}
+	if isGGUF(dir) {
+		return openGGUF(flag, dir)
 	}
 	s := &source{dir: dir}
 	if s.cfg, err = model.ReadConfig(filepath.Join(dir, model.ConfigFile)); err != nil {
@@ -62,11 +70,18 @@ func openSource(flag, dir string) (*source, error) {
 	if s.tok.Size() > s.cfg.VocabSize {
 		return nil, inputf("--%s %s: the tokenizer has %d tokens and the model's vocab_size is %d; they do not belong together", flag, dir, s.tok.Size(), s.cfg.VocabSize)
 	}
+	if s.chat, err = chat.Load(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, inputf("%w; correct the template, or remove it to train and ask without one", err)
+	}
 	return s, nil
 }
 
 func (s *source) load(ctx context.Context, be engine.Backend, o model.Options) (*model.Model, error) {
-	m, err := model.Load(ctx, be, s.dir, o)
+	from := model.Load
+	if isGGUF(s.dir) {
+		from = model.LoadGGUF
+	}
+	m, err := from(ctx, be, s.dir, o)
 	return m, input(err)
 }
 

@@ -199,7 +199,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src.tok, src.cfg.EOSTokenID, src.dir)
+	b, err := a.bind(f.task, src)
 	if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src.tok, src.cfg.EOSTokenID, src.dir)
+	b, err := a.bind(f.task, src)
 	if err != nil {
 		return err
 	}

@@ -178,7 +178,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src.tok, src.cfg.EOSTokenID, src.dir)
+	b, err := a.bind(f.task, src)
 	if err != nil {
 		return err
 	}

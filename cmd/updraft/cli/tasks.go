@@ -3,9 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 
@@ -158,28 +156,24 @@ type bound struct {
 }
 
 // bind finds the tokens that matter in a vocabulary.
-func (a *app) bind(name string, tok *tokenizer.Tokenizer, eos []int32, dir string) (*bound, error) {
+func (a *app) bind(name string, src *source) (*bound, error) {
 	t, err := a.task(name)
 	if err != nil {
 		return nil, err
 	}
-	b := &bound{Task: t, tok: tok, end: tok.Special().EOS}
-	if dir != "" {
-		if b.chat, err = chat.Load(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, inputf("%w; correct the template, or remove it to train and ask without one", err)
-		}
-	}
-	if b.end < 0 && len(eos) > 0 {
-		b.end = eos[0]
+	tok := src.tok
+	b := &bound{Task: t, tok: tok, end: tok.Special().EOS, chat: src.chat}
+	if b.end < 0 && len(src.cfg.EOSTokenID) > 0 {
+		b.end = src.cfg.EOSTokenID[0]
 	}
 	if b.end < 0 {
-		return nil, inputf("%s: no end token: set eos_token in tokenizer_config.json or eos_token_id in config.json", dir)
+		return nil, inputf("%s: no end token: set eos_token in tokenizer_config.json or eos_token_id in config.json", src.dir)
 	}
 	if b.judge, err = t.New(tok); err != nil {
 		return nil, input(err)
 	}
 	if b.marker, err = tok.Encode(gapg.Marker); err != nil {
-		return nil, inputf("%s: the vocabulary cannot spell the marker that asks for help: %w", dir, err)
+		return nil, inputf("%s: the vocabulary cannot spell the marker that asks for help: %w", src.dir, err)
 	}
 	if t.MarkerAfter != nil {
 		for _, s := range t.MarkerAfter(b.judge) {

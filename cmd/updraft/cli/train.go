@@ -392,7 +392,7 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src.tok, src.cfg.EOSTokenID, src.dir)
+	b, err := a.bind(f.task, src)
 	if err != nil {
 		return err
 	}
