@@ -84,6 +84,9 @@ func (s *staging) reserve(n int) (at int, mem []byte, err error) {
 
 // issued puts a copy, just issued, behind those under way.
 func (s *staging) issued(p piece) error {
+	if err := s.reuse(); err != nil {
+		return err
+	}
 	if len(s.events) == 0 {
 		e, err := s.dev.NewEvent()
 		if err != nil {
@@ -103,6 +106,24 @@ func (s *staging) issued(p piece) error {
 	}
 	s.queue = append(s.queue, p)
 	return s.stream.Record(p.event)
+}
+
+// reuse retires uploads that have been carried out, until there is an event to
+// reuse: so a step needs no more events than it needed before.
+func (s *staging) reuse() error {
+	for len(s.events) == 0 && s.from < len(s.queue) && s.queue[s.from].ticket == 0 {
+		done, err := s.queue[s.from].event.Done()
+		if err != nil {
+			return err
+		}
+		if !done {
+			break
+		}
+		if err := s.retire(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // retire waits for the oldest copy, delivers what it brought and frees its piece.
