@@ -24,22 +24,27 @@ type bench struct {
 	chip      kernels.Chip
 	modules   map[string]*cuda.Module
 	functions map[string]*cuda.Function
+	maps      map[kernels.Map]*cuda.TensorMap
 	kernels   []kernel
 }
 
-func newBench(dev *cuda.Device) (*bench, error) {
+// newBench starts on a device. Products are wgmma's where it has that (compute
+// capability 9.0), unless without says not to.
+func newBench(dev *cuda.Device, without bool) (*bench, error) {
 	info := dev.Info()
 	b := &bench{
 		dev:     dev,
 		chip:    kernels.Chip{Arch: kernels.Arch{Major: info.Major, Minor: info.Minor}, SMs: info.SMs},
-		modules: map[string]*cuda.Module{}, functions: map[string]*cuda.Function{},
+		modules: map[string]*cuda.Module{}, functions: map[string]*cuda.Function{}, maps: map[kernels.Map]*cuda.TensorMap{},
 		kernels: []kernel{{"gemm_bf16_f32", kernels.F32, 4}, {"gemm_bf16_bf16", kernels.BF16, 2}},
 	}
-	for _, spec := range kernels.ProductSpecs() {
-		if !b.chip.Arch.AtLeast(spec.Arch) {
-			return nil, fmt.Errorf("%s has compute capability %d.%d; the kernels need %d.%d or later (Ampere)",
-				info.Name, info.Major, info.Minor, spec.Arch.Major, spec.Arch.Minor)
-		}
+	if least := (kernels.Arch{Major: 8}); !b.chip.Arch.AtLeast(least) {
+		return nil, fmt.Errorf("%s has compute capability %d.%d; the kernels need %d.%d or later (Ampere)",
+			info.Name, info.Major, info.Minor, least.Major, least.Minor)
+	}
+	if b.chip.Arch == (kernels.Arch{Major: 9}) && !without {
+		b.chip.Family = kernels.WGMMA
+		b.kernels[0].name, b.kernels[1].name = "wgmma_f32", "wgmma_bf16"
 	}
 	var err error
 	b.stream, err = dev.NewStream()
@@ -113,15 +118,36 @@ func (b *bench) launch(k kernel, args *cuda.Args, c, x, y *cuda.Buffer, cOff int
 	}
 	args.Reset()
 	for i, kind := range l.Spec.Params {
-		if kind == 'p' {
+		switch kind {
+		case 'p':
 			args.Pointer(l.Args[i])
-		} else {
+		case 't':
+			t, err := b.tensorMap(l.Maps[l.Args[i]])
+			if err != nil {
+				return err
+			}
+			args.TensorMap(t)
+		default:
 			args.Int32(int32(l.Args[i]))
 		}
 	}
 	return b.stream.Launch(f, cuda.LaunchConfig{
 		Grid: [3]int{l.Grid}, Block: [3]int{l.Spec.Block}, Shared: l.Spec.Shared,
 	}, args)
+}
+
+// tensorMap encodes a map once: it is not to be timed.
+func (b *bench) tensorMap(m kernels.Map) (*cuda.TensorMap, error) {
+	if t := b.maps[m]; t != nil {
+		return t, nil
+	}
+	t, err := b.dev.TensorMap(cuda.Matrix{Ptr: m.Addr, Columns: m.Columns, Rows: m.Rows, Stride: m.Stride,
+		BoxColumns: m.BoxColumns, BoxRows: m.BoxRows})
+	if err != nil {
+		return nil, err
+	}
+	b.maps[m] = &t
+	return &t, nil
 }
 
 // upload allocates a buffer, at least one byte long, that holds x.

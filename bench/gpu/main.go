@@ -29,6 +29,7 @@ type options struct {
 	quick       bool
 	checkOnly   bool
 	printShapes bool
+	noSM90a     bool
 }
 
 func main() {
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.peer, "peer", "", "the peer's timings, as peer.py writes them")
 	flag.BoolVar(&o.quick, "quick", false, "small shapes only")
 	flag.BoolVar(&o.checkOnly, "check", false, "check, time nothing")
+	flag.BoolVar(&o.noSM90a, "no-sm90a", false, "use the kernels for sm_80 on a Hopper GPU too")
 	flag.BoolVar(&o.printShapes, "print-shapes", false, "print the timed shapes as JSON, for peer.py, and end")
 	flag.Parse()
 	err := run(o, os.Stdout)
@@ -76,7 +78,7 @@ func run(o options, w io.Writer) (err error) {
 	}()
 	fmt.Fprintln(w, dev.Info())
 	r := &report{Date: time.Now().UTC().Format(time.RFC3339), Device: dev.Info(), Peer: peer.Peer}
-	b, err := newBench(dev)
+	b, err := newBench(dev, o.noSM90a)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,11 @@ rm -f results/peer.json
 
 # Correctness first: a failure ends the run here, before anything is timed.
 ./gpubench -check -device "$device" -out results
+# A Hopper GPU has kernels of its own; those of every other GPU run there too.
+hopper=
+case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader -i "$device" 2>/dev/null)" in
+  9.0) hopper=yes; ./gpubench -check -no-sm90a -device "$device" -out results/sm80 ;;
+esac
 if command -v compute-sanitizer >/dev/null 2>&1; then
   compute-sanitizer --error-exitcode 3 ./gpubench -check -quick -device "$device" -out results/sanitizer
 else
@@ -22,5 +27,8 @@ if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' >/dev
   peer=results/peer.json
 else
   echo "python3 has no PyTorch with CUDA: no comparison with cuBLAS"
+fi
+if [ -n "$hopper" ]; then
+  ./gpubench -no-sm90a -device "$device" -out results/sm80 -peer "$peer"
 fi
 ./gpubench -device "$device" -out results -peer "$peer"
