@@ -38,10 +38,15 @@ func TestPTXIsFresh(t *testing.T) {
 // between them and the body.
 func ptxEntry(t *testing.T, ptx, entry string) (params, directives, body string) {
 	t.Helper()
-	re := regexp.MustCompile(`(?s)\.visible \.entry ` + entry + `\(\n(.*?)\n\)\n(.*?)\{\n(.*?)\n\}\n`)
-	m := re.FindStringSubmatch(ptx)
-	require.NotNil(t, m, "no entry %s", entry)
-	return m[1], m[2], m[3]
+	_, rest, ok := strings.Cut(ptx, ".visible .entry "+entry+"(\n")
+	require.True(t, ok, "no entry %s", entry)
+	params, rest, ok = strings.Cut(rest, "\n)\n")
+	require.True(t, ok, "entry %s has no end of its parameters", entry)
+	directives, rest, ok = strings.Cut(rest, "{\n")
+	require.True(t, ok, "entry %s has no body", entry)
+	body, _, ok = strings.Cut(rest, "\n}\n")
+	require.True(t, ok, "entry %s has no end", entry)
+	return params, directives, body
 }
 
 // Every entry point has a Spec, and every module is some Spec's.
