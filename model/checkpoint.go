@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,29 +18,35 @@ import (
 // Files of a checkpoint directory that this package reads and writes.
 const (
 	ConfigFile    = "config.json"
-	WeightsFile   = "model.safetensors"
+	WeightsFile   = checkpoint.WeightsFile
 	OptimizerFile = "optimizer.safetensors"
+	// GenerationFile is carried from Load to Save as it is.
+	GenerationFile = "generation_config.json"
 )
 
 // Load reads a checkpoint directory in Hugging Face's layout (config.json and
-// model.safetensors in F32, BF16 or F16) onto be, in the types that o says.
+// model.safetensors, or its shards and their index, in F32, BF16 or F16) onto be,
+// in the types that o says.
 func Load(ctx context.Context, be engine.Backend, dir string, o Options) (*Model, error) {
 	cfg, err := ReadConfig(filepath.Join(dir, ConfigFile))
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, WeightsFile)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if _, err := os.Stat(path + ".index.json"); err == nil {
-			return nil, fmt.Errorf("model: %s: weights in several files are not supported: merge them into one %s", dir, WeightsFile)
-		}
-	}
-	r, err := checkpoint.Open(path)
+	w, err := checkpoint.OpenWeights(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	return load(be, cfg, o, func(m *Model) error { return m.readWeights(ctx, r, path) })
+	defer w.Close()
+	generation, err := os.ReadFile(filepath.Join(dir, GenerationFile))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	m, err := load(be, cfg, o, func(m *Model) error { return m.readWeights(ctx, w) })
+	if err != nil {
+		return nil, err
+	}
+	m.generation = generation
+	return m, nil
 }
 
 // load makes a model and has read fill its weights.
@@ -62,33 +69,32 @@ func load(be engine.Backend, cfg Config, o Options, read func(*Model) error) (*M
 // LoadWeights replaces m's weights by those of a checkpoint directory of the
 // same shape. The optimizer stays as it is.
 func (m *Model) LoadWeights(ctx context.Context, dir string) error {
-	path := filepath.Join(dir, WeightsFile)
-	r, err := checkpoint.Open(path)
+	w, err := checkpoint.OpenWeights(dir)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	if err := m.readWeights(ctx, r, path); err != nil {
+	defer w.Close()
+	if err := m.readWeights(ctx, w); err != nil {
 		return err
 	}
 	m.RefreshWeights()
 	return m.be.Sync()
 }
 
-func (m *Model) readWeights(ctx context.Context, r *checkpoint.Reader, path string) error {
-	if err := m.readFrom(ctx, r); err != nil {
+func (m *Model) readWeights(ctx context.Context, w *checkpoint.Weights) error {
+	if err := m.readFrom(ctx, w); err != nil {
 		return err
 	}
 	known := make(map[string]bool)
 	for _, p := range m.layout.params {
 		known[p.Name] = true
 	}
-	for _, t := range r.Tensors() {
+	for _, t := range w.Tensors() {
 		// Some exporters write the tied head too.
 		if known[t.Name] || t.Name == "lm_head.weight" && m.cfg.TieWordEmbeddings {
 			continue
 		}
-		return fmt.Errorf("model: %s: tensor %q does not belong to a %s model of config.json's shape", path, t.Name, m.cfg.ModelType)
+		return fmt.Errorf("model: %s: tensor %q does not belong to a %s model of config.json's shape", w.Path(), t.Name, m.cfg.ModelType)
 	}
 	return nil
 }
@@ -121,29 +127,70 @@ func grown[T any](buf []T, n int) []T {
 	return buf[:n]
 }
 
-// Save writes config.json and model.safetensors, in F32, into an existing
-// directory, each atomically. checkpoint.WriteDir makes a whole directory atomic.
+// SaveOptions say how weights are written.
+type SaveOptions struct {
+	// DType is F32 (where empty), BF16 or F16. BF16 weights that were read come
+	// back to the bit in BF16 and in F32.
+	DType string
+	// MaxShardBytes is the size of a file above which weights are split; where 0,
+	// checkpoint.DefaultShardBytes.
+	MaxShardBytes int64
+}
+
+// torchTypes are PyTorch's names of the types of SaveOptions.
+var torchTypes = map[string]string{"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+// Save writes the model in F32: SaveAs without options.
 func (m *Model) Save(ctx context.Context, dir string) error {
+	return m.SaveAs(ctx, dir, SaveOptions{})
+}
+
+// SaveAs writes config.json and the weights into an existing directory, each file
+// atomically, and the generation_config.json that Load found.
+// checkpoint.WriteDir makes a whole directory atomic.
+func (m *Model) SaveAs(ctx context.Context, dir string, o SaveOptions) error {
+	o.DType = cmp.Or(o.DType, "F32")
 	cfg := m.cfg
 	cfg.Architectures = []string{architecture(cfg.ModelType)}
-	cfg.DType = "float32"
+	if cfg.DType = torchTypes[o.DType]; cfg.DType == "" {
+		return fmt.Errorf("model: weights are saved as F32, BF16 or F16, not %s", o.DType)
+	}
 	err := checkpoint.WriteFile(filepath.Join(dir, ConfigFile), func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(cfg)
+		b, err := json.MarshalIndent(cfg, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(b, '\n'))
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	var list []saved
-	for _, p := range m.layout.params {
-		t, err := m.state(Weights, p)
+	if m.generation != nil {
+		err := checkpoint.WriteFile(filepath.Join(dir, GenerationFile), func(w io.Writer) error { _, err := w.Write(m.generation); return err })
 		if err != nil {
 			return err
 		}
-		list = append(list, saved{p.Name, p.Shape(), t})
 	}
-	return m.write(ctx, filepath.Join(dir, WeightsFile), map[string]string{"format": "pt"}, list)
+	var list []checkpoint.Info
+	for _, p := range m.layout.params {
+		list = append(list, checkpoint.Info{Name: p.Name, Shape: p.Shape(), DType: o.DType})
+	}
+	var buf []float32
+	next := 0
+	return checkpoint.WriteWeights(dir, list, map[string]string{"format": "pt"}, cmp.Or(o.MaxShardBytes, checkpoint.DefaultShardBytes),
+		func(checkpoint.Info) ([]float32, error) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			t, err := m.state(Weights, m.layout.params[next])
+			if err != nil {
+				return nil, err
+			}
+			next++
+			buf = grown(buf, t.Len())
+			return buf, m.be.Wait(m.be.DownloadF32(buf, t))
+		})
 }
 
 // Names in optimizer.safetensors: each parameter's moments under its own name

@@ -5,13 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 )
 
 // Config is a decoder's architecture, with the keys of Hugging Face's
-// config.json. Keys that Updraft does not know are ignored on reading.
+// config.json. Keys that Updraft does not know are kept from reading to writing.
 type Config struct {
 	Architectures         []string     `json:"architectures,omitempty"`
 	ModelType             string       `json:"model_type"` // llama, qwen2 or qwen3
@@ -36,6 +38,33 @@ type Config struct {
 	EOSTokenID            TokenIDs     `json:"eos_token_id,omitempty"`
 	PADTokenID            *int32       `json:"pad_token_id,omitempty"`
 	DType                 string       `json:"torch_dtype,omitempty"`
+
+	extra map[string]json.RawMessage // the file's other keys
+}
+
+// MarshalJSON writes the known keys and then the others that the file had.
+func (c Config) MarshalJSON() ([]byte, error) {
+	type plain Config
+	b, err := json.Marshal(plain(c))
+	if err != nil || len(c.extra) == 0 {
+		return b, err
+	}
+	more, err := json.Marshal(c.extra) // in the order of the keys
+	if err != nil {
+		return nil, err
+	}
+	return append(append(b[:len(b)-1], ','), more[1:]...), nil
+}
+
+// knownKeys are the keys of config.json that Config holds, under any spelling.
+func knownKeys() map[string]bool {
+	known := map[string]bool{"rope_parameters": true, "dtype": true}
+	t := reflect.TypeFor[Config]()
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		known[name] = true
+	}
+	return known
 }
 
 // RopeScaling stretches the rotary positions of models that were extended to
@@ -105,9 +134,11 @@ func ReadConfig(path string) (Config, error) {
 }
 
 func parseConfig(b []byte) (Config, error) {
+	known := knownKeys()
+	type plain Config // without its methods
 	// Newer transformers keep the rotary settings in rope_parameters.
 	var file struct {
-		Config
+		plain
 		RopeParameters *struct {
 			RopeScaling
 			RopeTheta float64 `json:"rope_theta"`
@@ -117,11 +148,18 @@ func parseConfig(b []byte) (Config, error) {
 	if err := json.Unmarshal(b, &file); err != nil {
 		var te *json.UnmarshalTypeError
 		if errors.As(err, &te) && te.Field != "" {
-			return Config{}, fmt.Errorf("field %s: expected %s, found %s", strings.TrimPrefix(te.Field, "Config."), te.Type, te.Value)
+			return Config{}, fmt.Errorf("field %s: expected %s, found %s", strings.TrimPrefix(te.Field, "plain."), te.Type, te.Value)
 		}
 		return Config{}, fmt.Errorf("not valid JSON: %w", err)
 	}
-	c := file.Config
+	c := Config(file.plain)
+	if err := json.Unmarshal(b, &c.extra); err != nil {
+		return Config{}, fmt.Errorf("not valid JSON: %w", err)
+	}
+	maps.DeleteFunc(c.extra, func(key string, _ json.RawMessage) bool { return known[key] })
+	if q, ok := c.extra["quantization_config"]; ok && string(q) != "null" {
+		return Config{}, errors.New("quantization_config: Updraft reads safetensors weights that are not quantised (F32, BF16 or F16); take the original checkpoint, or a GGUF file")
+	}
 	if p := file.RopeParameters; p != nil {
 		if p.RopeTheta != 0 {
 			c.RopeTheta = p.RopeTheta

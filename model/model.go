@@ -68,6 +68,8 @@ type Model struct {
 
 	steps  int // AdamW steps taken
 	closed bool
+
+	generation []byte // generation_config.json, carried from Load to Save
 }
 
 // layer is one decoder layer's parameters.

@@ -246,7 +246,7 @@ func TestLoadErrors(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	require.ErrorIs(t, load(t, dir), os.ErrNotExist)
 	require.NoError(t, os.WriteFile(path+".index.json", nil, 0o644))
-	require.ErrorContains(t, load(t, dir), "several files")
+	require.ErrorContains(t, load(t, dir), "not a valid index")
 	require.ErrorIs(t, load(t, t.TempDir()), os.ErrNotExist)
 
 	cancelled, cancel := context.WithCancel(ctx)

@@ -89,7 +89,7 @@ func TestHalves(t *testing.T) {
 	require.Equal(t, []float32{1, -2.5}, v)
 	require.NoError(t, r.ReadF32("b", []int{2}, v))
 	require.Equal(t, []float32{1, -2.5}, v)
-	require.ErrorContains(t, r.ReadF32("c", nil, v[:1]), "is I32: Updraft reads F32 and BF16 and F16")
+	require.ErrorContains(t, r.ReadF32("c", nil, v[:1]), `tensor "c" is of type I32: Updraft reads F32, BF16 or F16`)
 }
 
 func TestBadFiles(t *testing.T) {

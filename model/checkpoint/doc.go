@@ -1,5 +1,5 @@
-// Package checkpoint reads and writes named tensors in the safetensors format,
-// and replaces files and directories such that a crash leaves the old or the
+// Package checkpoint reads and writes named tensors in the safetensors and GGUF
+// formats, and replaces files and directories such that a crash leaves the old or the
 // new one whole.
 //
 // A safetensors file is an 8-byte little-endian length, a JSON header of that
@@ -7,6 +7,9 @@
 // bytes (https://github.com/huggingface/safetensors). Model weights are kept
 // in it in Hugging Face's layout, optimizer state under names of its own.
 //
+// Large checkpoints are several such files, shards, and an index that says which
+// tensor is in which: OpenWeights and WriteWeights see to that.
+//
 // It knows nothing of models: package model decides which tensors there are.
-// Start reading at Open and Create.
+// Start reading at Open and Create, and at OpenGGUF for llama.cpp's format.
 package checkpoint

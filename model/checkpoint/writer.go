@@ -10,6 +10,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+
+	"github.com/updraft-ml/updraft/internal/half"
 )
 
 // Writer writes a safetensors file tensor by tensor. Until Commit the
@@ -23,7 +25,7 @@ type Writer struct {
 }
 
 // Create begins a file that will hold the given tensors in this order. Their
-// DType is F32 or U8; where it is empty, F32.
+// DType is F32, BF16, F16 or U8; where it is empty, F32.
 func Create(path string, tensors []Info, metadata map[string]string) (*Writer, error) {
 	header, err := encodeHeader(tensors, metadata)
 	if err != nil {
@@ -60,10 +62,12 @@ func encodeHeader(tensors []Info, metadata map[string]string) ([]byte, error) {
 			return nil, fmt.Errorf("tensor name %q cannot be written", t.Name)
 		}
 		dtype := cmp.Or(t.DType, "F32")
-		if dtype != "F32" && dtype != "U8" {
+		switch dtype {
+		case "F32", "BF16", "F16", "U8":
+		default:
 			return nil, fmt.Errorf("tensor %q: type %s cannot be written", t.Name, dtype)
 		}
-		end := at + dtypeSize(dtype)*int64(t.Len())
+		end := at + t.bytes()
 		shape := t.Shape
 		if shape == nil {
 			shape = []int{}
@@ -81,25 +85,49 @@ func encodeHeader(tensors []Info, metadata map[string]string) ([]byte, error) {
 	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(j))), j...), nil
 }
 
-// WriteF32 writes the next tensor. Its name and length must be those announced.
+// WriteF32 writes the next tensor, rounded to the type that was announced: F32,
+// BF16 or F16. Its name and length must be those announced. A finite value that
+// F16 cannot hold is an error.
 func (w *Writer) WriteF32(name string, v []float32) error {
-	return writeTensor(w, name, "F32", v, func(b []byte, x float32) []byte {
-		return binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-	})
+	switch dtype := w.next(name, len(v)); dtype {
+	case "F32":
+		return writeTensor(w, v, func(b []byte, x float32) []byte {
+			return binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+		})
+	case "BF16":
+		return writeTensor(w, v, func(b []byte, x float32) []byte { return binary.LittleEndian.AppendUint16(b, half.BF16(x)) })
+	case "F16":
+		if err := FitsF16(name, v); err != nil {
+			w.err = fmt.Errorf("checkpoint: %s: %w", w.file.path, err)
+			return w.err
+		}
+		return writeTensor(w, v, func(b []byte, x float32) []byte { return binary.LittleEndian.AppendUint16(b, half.F16(x)) })
+	}
+	panic(notAnnounced)
 }
 
 // WriteU8 writes the next tensor, of bytes.
 func (w *Writer) WriteU8(name string, v []int32) error {
-	return writeTensor(w, name, "U8", v, func(b []byte, x int32) []byte { return append(b, byte(x)) })
+	if w.next(name, len(v)) != "U8" {
+		panic(notAnnounced)
+	}
+	return writeTensor(w, v, func(b []byte, x int32) []byte { return append(b, byte(x)) })
+}
+
+const notAnnounced = "checkpoint: write: not the tensor that was announced"
+
+// next returns the type of the tensor that is due.
+func (w *Writer) next(name string, n int) string {
+	if len(w.pending) == 0 || w.pending[0].Name != name || w.pending[0].Len() != n {
+		panic(notAnnounced)
+	}
+	return cmp.Or(w.pending[0].DType, "F32")
 }
 
 // writeTensor encodes v by add, a piece at a time.
-func writeTensor[T any](w *Writer, name, dtype string, v []T, add func([]byte, T) []byte) error {
+func writeTensor[T any](w *Writer, v []T, add func([]byte, T) []byte) error {
 	if w.err != nil {
 		return w.err
-	}
-	if len(w.pending) == 0 || w.pending[0].Name != name || w.pending[0].Len() != len(v) || cmp.Or(w.pending[0].DType, "F32") != dtype {
-		panic("checkpoint: write: not the tensor that was announced")
 	}
 	w.pending = w.pending[1:]
 	for len(v) > 0 {
@@ -113,6 +141,18 @@ func writeTensor[T any](w *Writer, name, dtype string, v []T, add func([]byte, T
 			return w.err
 		}
 		v = v[n:]
+	}
+	return nil
+}
+
+// FitsF16 reports the first finite value of a tensor that F16, which ends at
+// 65504, would turn into an infinity.
+func FitsF16(name string, v []float32) error {
+	const end = 65520 // halfway to the next step: rounds to infinity
+	for i, x := range v {
+		if a := math.Abs(float64(x)); a >= end && !math.IsInf(a, 0) {
+			return fmt.Errorf("tensor %q: element %d is %g, more than F16 can hold: write BF16 or F32", name, i, x)
+		}
 	}
 	return nil
 }

@@ -68,9 +68,15 @@ type jsonConfig struct {
 	MaxLength *int            `json:"model_max_length,omitempty"`
 }
 
-// files are what a tokenizer was read from, so that Save writes what other
-// programs read from it and Updraft does not.
-type files struct{ tokenizer, config, template []byte }
+// files are what a tokenizer was read from, by name, so that Save writes what
+// other programs read from it and Updraft does not.
+type files map[string][]byte
+
+// carried lists what Load keeps for Save beside tokenizer.json: the special
+// tokens, and the vocabulary in the form that transformers' slow tokenizers read.
+func carried() []string {
+	return []string{ConfigFile, TemplateFile, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"}
+}
 
 // Load reads a tokenizer.json, given its path or its directory's, and the
 // special tokens from a tokenizer_config.json beside it, if there is one.
@@ -86,14 +92,19 @@ func Load(path string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	source := files{tokenizer: b}
-	config := filepath.Join(filepath.Dir(path), ConfigFile)
-	b, err = os.ReadFile(config)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("tokenizer: %w", err)
-	default:
+	source := files{File: b}
+	for _, name := range carried() {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(path), name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("tokenizer: %w", err)
+		}
+		source[name] = b
+	}
+	if b, ok := source[ConfigFile]; ok {
+		config := filepath.Join(filepath.Dir(path), ConfigFile)
 		// The length that models without a limit have, 1e30, is no int.
 		var c struct {
 			BOS json.RawMessage `json:"bos_token"`
@@ -106,11 +117,6 @@ func Load(path string) (*Tokenizer, error) {
 		if err := t.SetSpecial(tokenName(c.BOS), tokenName(c.EOS), tokenName(c.PAD)); err != nil {
 			return nil, fmt.Errorf("%s: %w of %s; correct the name, or add the token there", config, err, File)
 		}
-		source.config = b
-	}
-	source.template, err = os.ReadFile(filepath.Join(filepath.Dir(path), TemplateFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
 	t.source = source
 	return t, nil
@@ -265,15 +271,17 @@ func (l *mergeList) unmarshalPairs(b []byte) error {
 
 // Save writes the tokenizer.json at path, atomically, and where there are
 // special tokens or was one at the start, a tokenizer_config.json beside it. A
-// tokenizer that Load read is written as the files were, a chat template with it.
+// tokenizer that Load read is written as the files were, the chat template and
+// further files with it.
 func (t *Tokenizer) Save(path string) error {
 	config := filepath.Join(filepath.Dir(path), ConfigFile)
-	if t.source.tokenizer != nil {
-		for name, b := range map[string][]byte{path: t.source.tokenizer, config: t.source.config, filepath.Join(filepath.Dir(path), TemplateFile): t.source.template} {
-			if b == nil {
-				continue
+	if t.source != nil {
+		for name, b := range t.source {
+			to := filepath.Join(filepath.Dir(path), name)
+			if name == File {
+				to = path
 			}
-			if err := writeBytes(name, b); err != nil {
+			if err := writeBytes(to, b); err != nil {
 				return err
 			}
 		}

@@ -48,7 +48,7 @@ func TestGolden(t *testing.T) {
 			tok := loadGolden(t, name)
 			require.Len(t, rows, len(g.Texts))
 			variants := map[string]*Tokenizer{"loaded": tok}
-			tok.source = files{} // write it anew
+			tok.source = nil // write it anew
 			path := filepath.Join(t.TempDir(), File)
 			require.NoError(t, tok.Save(path))
 			var err error

@@ -281,6 +281,6 @@ func (t *Tokenizer) SetSpecial(bos, eos, pad string) error {
 			t.before = []int32{s.BOS}
 		}
 	}
-	t.source = files{}
+	t.source = nil
 	return nil
 }
