@@ -26,6 +26,7 @@ var layers = map[string][]string{
 	"model":                     {"engine", "model/checkpoint", "internal/half"},
 	"model/tokenizer":           {"model/checkpoint"},
 	"model/chat":                {},
+	"model/hub":                 {"model/checkpoint"},
 	"model/checkpoint":          {"internal/half"},
 	"engine":                    {},
 	"engine/cpu":                {"engine", "simd", "internal/half"},

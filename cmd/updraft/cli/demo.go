@@ -166,7 +166,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 			return err
 		}
 	}
-	src, err := openSource("model", dir)
+	src, err := a.openSource(ctx, "model", dir)
 	if err != nil {
 		return err
 	}

@@ -16,13 +16,19 @@ import (
 	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
-// modelDir resolves --model: a checkpoint directory, or a run directory, whose
-// newest checkpoint is meant.
-func modelDir(flag, dir string) (string, error) {
+// modelHelp says what --model takes.
+const modelHelp = "checkpoint directory, .gguf file, run of sft or train, or org/name[@revision] on the Hugging Face Hub"
+
+// modelDir resolves --model: a checkpoint directory, a GGUF file, a run directory,
+// whose newest checkpoint is meant, or a model of the Hub.
+func (a *app) modelDir(ctx context.Context, flag, dir string) (string, error) {
 	if dir == "" {
-		return "", inputf("--%s is not set; name a checkpoint directory (config.json, model.safetensors, tokenizer.json)", flag)
+		return "", inputf("--%s is not set; name a checkpoint directory (config.json, model.safetensors, tokenizer.json), a .gguf file or a model of the Hub (org/name)", flag)
 	}
 	if st, err := os.Stat(dir); err != nil {
+		if n, ok := hubName(dir); ok && errors.Is(err, fs.ErrNotExist) {
+			return a.fetch(ctx, flag, n)
+		}
 		return "", missing(flag, dir, err)
 	} else if !st.IsDir() {
 		if isGGUF(dir) {
@@ -49,8 +55,8 @@ type source struct {
 	chat *chat.Template // nil where there is none
 }
 
-func openSource(flag, dir string) (*source, error) {
-	dir, err := modelDir(flag, dir)
+func (a *app) openSource(ctx context.Context, flag, dir string) (*source, error) {
+	dir, err := a.modelDir(ctx, flag, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type evalFlags struct {
 }
 
 func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
-	fs.StringVar(&f.model, "model", "", "model to evaluate: a checkpoint directory or a run (alias --model-name-or-path)")
+	fs.StringVar(&f.model, "model", "", "model to evaluate: "+modelHelp+" (alias --model-name-or-path)")
 	fs.StringVar(&f.base, "base", "", "the model before post-training: adds base and base-help-bias")
 	fs.StringVar(&f.taskTuned, "task-tuned", "", "a model tuned without the cloud: adds task-tuning, naive-offloading, router, confidence, self-check and oracle")
 	fs.StringVar(&f.collaborationAware, "collaboration-aware", "", "a model tuned with the cloud and without the filter: adds collaboration-aware")
@@ -195,7 +195,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err != nil {
 		return err
 	}
-	src, err := openSource("model", f.model)
+	src, err := a.openSource(ctx, "model", f.model)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	dirs, methods := f.comparison(len(train) > 0)
 	sources := map[string]*source{}
 	for _, method := range sortedKeys(dirs) {
-		s, err := openSource(modelFlags[method], dirs[method])
+		s, err := a.openSource(ctx, modelFlags[method], dirs[method])
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ type generateFlags struct {
 }
 
 func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
-	fs.StringVar(&f.model, "model", "", "checkpoint directory or run (alias --model-name-or-path)")
+	fs.StringVar(&f.model, "model", "", modelHelp+" (alias --model-name-or-path)")
 	fs.StringVar(&f.prompt, "prompt", "", `the question, such as "17 16 5=69"; - reads standard input`)
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "how to read the prompt and judge the answer: "+orList(taskNames(a.tasks)))
 	fs.BoolVar(&f.raw, "raw", false, "give the prompt to the model as it is, without a task, a chat template or a cloud")
@@ -112,7 +112,7 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 	if err := f.check(cmd.InOrStdin()); err != nil {
 		return err
 	}
-	src, err := openSource("model", f.model)
+	src, err := a.openSource(ctx, "model", f.model)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ memory that a training or a generation of that model takes. Nothing is allocated
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runInfo(cmd, &f) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.model, "model", "", "checkpoint directory or run whose memory is planned")
+	fs.StringVar(&f.model, "model", "", "model whose memory is planned: "+modelHelp)
 	fs.BoolVar(&f.train, "train", true, "plan a training; false: generation alone")
 	fs.IntVar(&f.generations, "num-generations", 8, "responses per prompt")
 	fs.IntVar(&f.prompts, "prompts-per-step", 32, "prompts per step")
@@ -126,11 +126,7 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 				return inputf("--%s %d: must be at least 1", x.flag, x.value)
 			}
 		}
-		dir, err := modelDir("model", f.model)
-		if err != nil {
-			return err
-		}
-		src, err := openSource("model", dir)
+		src, err := a.openSource(cmd.Context(), "model", f.model)
 		if err != nil {
 			return err
 		}
@@ -149,7 +145,7 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 		usable := slices.ContainsFunc(info.GPUs, func(g gpuJSON) bool { return g.WhyNot == "" })
 		o = f.types(f.device != deviceCPU && (f.device != deviceAuto || usable), o)
 		plan = model.NewPlan(src.cfg, o, &model.SchedulerOptions{MaxBatch: batch, MaxTokens: context})
-		info.Model, info.Weights, info.MemorySum, info.Memory = dir, src.cfg.NumParameters(), plan.Bytes(), map[string]int64{}
+		info.Model, info.Weights, info.MemorySum, info.Memory = src.dir, src.cfg.NumParameters(), plan.Bytes(), map[string]int64{}
 		for _, it := range plan.Items {
 			info.Memory[it.Name] = it.Bytes
 		}

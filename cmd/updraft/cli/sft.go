@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -33,7 +34,7 @@ type sftFlags struct {
 }
 
 func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
-	fs.StringVar(&f.model, "model", "", "checkpoint directory to continue from; default: a new model of the shape below")
+	fs.StringVar(&f.model, "model", "", modelHelp+"; default: a new model of the shape below")
 	fs.StringVar(&f.outputDir, "output-dir", "", "directory of the run: metrics and checkpoints")
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task whose own demonstrations are shown: "+orList(taskNames(a.tasks)))
 	fs.StringVar(&f.dataset, "dataset", "", `JSONL file of demonstrations instead: {"prompt": …, "completion": …}, or messages of a user and an assistant`)
@@ -132,9 +133,9 @@ func (f *sftFlags) check() error {
 }
 
 // start finds what is trained: a checkpoint, or the shape of a new model.
-func (f *sftFlags) start(a *app) (*source, error) {
+func (f *sftFlags) start(ctx context.Context, a *app) (*source, error) {
 	if f.model != "" {
-		return openSource("model", f.model)
+		return a.openSource(ctx, "model", f.model)
 	}
 	t, err := a.task(f.task)
 	if err != nil {
@@ -174,7 +175,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err != nil {
 		return err
 	}
-	src, err := f.start(a)
+	src, err := f.start(ctx, a)
 	if err != nil {
 		return err
 	}

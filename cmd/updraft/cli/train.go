@@ -60,7 +60,7 @@ type trainFlags struct {
 }
 
 func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
-	fs.StringVar(&f.model, "model", "", "checkpoint directory in Hugging Face's layout, or a run of updraft sft or train (alias --model-name-or-path)")
+	fs.StringVar(&f.model, "model", "", modelHelp+" (alias --model-name-or-path)")
 	fs.StringVar(&f.outputDir, "output-dir", "", "directory of the run: metrics, checkpoints, ledger, report")
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task: "+orList(taskNames(a.tasks)))
 	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of training prompts (countdown: nums, target); default: the task's own problems")
@@ -388,7 +388,7 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	src, err := openSource("model", f.model)
+	src, err := a.openSource(ctx, "model", f.model)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/updraft-ml/updraft/gapg"
+
 	"github.com/updraft-ml/updraft/gapg/report"
 )
 
@@ -144,7 +146,7 @@ func TestNonFiniteLoss(t *testing.T) {
 	dir2 := filepath.Join(t.TempDir(), "run")
 	r = run(t, small(from, dir2, "--algorithm", "rloo", "--save-steps", "1", "--max-steps", "20", "--learning-rate", "1e36", "--warmup-steps", "1")...)
 	require.Equal(t, exitInput, r.code, r.stderr)
-	newest, err := modelDir("model", dir2)
+	newest, err := gapg.NewestCheckpoint(dir2)
 	require.NoError(t, err)
 	ok(t, "generate", "--task", "parity", "--model", from, "--prompt", "1+1=", "--cloud", "none")
 	require.FileExists(t, filepath.Join(newest, "optimizer.safetensors"))
