@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,10 +11,15 @@ import (
 	"github.com/updraft-ml/updraft/engine/enginetest"
 )
 
+// noSM90aEnv names the environment variable that, if set, has the tests do without
+// the kernels that only a Hopper GPU runs.
+const noSM90aEnv = "UPDRAFT_TEST_NO_SM90A"
+
 // open starts a backend on a driver that traces leaks. The test fails if closing
 // it, at its end, leaves anything behind.
 func open(t testing.TB, o Options) *Backend {
 	t.Helper()
+	o.NoSM90a = o.NoSM90a || os.Getenv(noSM90aEnv) != ""
 	o.Driver = openDriver(t, cuda.WithLeakTracing(), cuda.WithCallCounts())
 	b, err := New(o)
 	require.NoError(t, err)

@@ -18,7 +18,8 @@ import (
 func TestOrderOfThreadsDoesNotMatter(t *testing.T) {
 	var first []float64
 	var firstP []float32
-	modes := append(emu.Modes(), emu.Mode{Extra: "multiprocessors=1"}, emu.Mode{Extra: "streams=at-once"})
+	modes := []emu.Mode{{Landing: emu.Late}, {Landing: emu.AtOnce, Seed: 1}, {Landing: emu.Randomly, Seed: 2, Resident: 3},
+		{Extra: "multiprocessors=1"}, {Extra: "streams=at-once"}}
 	if testing.Short() {
 		modes = modes[:3]
 	}
@@ -38,6 +39,19 @@ func TestOrderOfThreadsDoesNotMatter(t *testing.T) {
 			require.Zero(t, bitDiffs(firstP, p), "rollouts")
 		})
 	}
+}
+
+// On tensor cores that cut sums off instead of rounding them a rollout still has
+// the log-probs of the forward: what they are does not matter, that both are does.
+func TestCutSums(t *testing.T) {
+	t.Setenv(emu.Variable, emu.Mode{CutSums: true}.String())
+	b := open(t, Options{})
+	m := newModel(t, b, "qwen2", model.Options{MaxRows: 700, Weights: engine.BF16})
+	defer m.Close()
+	batch, logp, entropy := rollout(t, m)
+	p, e := forward(t, m, &batch)
+	require.Zero(t, bitDiffs(logp, p), "log-probs")
+	require.Zero(t, bitDiffs(entropy, e), "entropies")
 }
 
 // A kernel that fails, an allocation that fails: the next wait says what and where,
