@@ -15,6 +15,13 @@ hopper=
 case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader -i "$device" 2>/dev/null)" in
   9.0) hopper=yes; ./gpubench -check -no-sm90a -device "$device" -out results/sm80 ;;
 esac
+# The whole backend: conformance, contract, models and trainings. UPDRAFT_REQUIRE
+# makes a test that finds no GPU fail instead of skip.
+./updraft info
+CUDA_VISIBLE_DEVICES="$device" UPDRAFT_REQUIRE=cuda ./engine-gpu.test -test.timeout 30m
+if [ -n "$hopper" ]; then
+  CUDA_VISIBLE_DEVICES="$device" UPDRAFT_REQUIRE=cuda UPDRAFT_TEST_NO_SM90A=1 ./engine-gpu.test -test.timeout 30m
+fi
 if command -v compute-sanitizer >/dev/null 2>&1; then
   compute-sanitizer --error-exitcode 3 ./gpubench -check -quick -device "$device" -out results/sanitizer
 else
