@@ -6,7 +6,7 @@ FUZZTIME ?= 20s
 .DEFAULT_GOAL := help
 
 include kernels/ptx.mk bench/gpu/bundle.mk
-.PHONY: help build demo test test-noasm race lint generate bench fuzz golden check-full
+.PHONY: help build demo test test-noasm test-emulated check-emulated race lint generate bench fuzz golden check-full
 
 help: ## this list
 	@awk '/^[a-z-]+:.*## / { name = $$1; sub(/:.*/, "", name); sub(/.*## /, "") } \
@@ -25,6 +25,17 @@ test: ## every fast test; no network, no Python, at most 10 minutes on 2 cores
 
 test-noasm: ## the same without assembly
 	$(GO) test -tags noasm ./...
+
+# What of the tests for the GPU is new on the emulated one: the backend's conformance and contract, models and
+# trainings on it, the command line. (make test runs the kernels and the driver binding on it.)
+EMULATED = $(GO) test -tags cudaemu -timeout 30m $(1) ./engine/gpu && $(GO) test -tags cudaemu -run Emulated ./cmd/updraft/cli
+
+test-emulated: ## the GPU path on the emulated device (needs g++ or another C++ compiler, on Linux)
+	$(GO) vet -tags cudaemu ./engine/gpu ./cmd/updraft/cli
+	$(call EMULATED,-short)
+
+check-emulated: ## the same, whole
+	$(call EMULATED)
 
 race: ## the tests of what runs concurrently, under the race detector (needs a C compiler)
 	$(GO) test -race -short -timeout 20m ./engine ./engine/cpu ./model/... ./gapg/... ./cuda/... ./cmd/...
@@ -50,4 +61,4 @@ fuzz: ## every fuzz target for FUZZTIME=20s each
 golden: ## remake model/testdata from PyTorch (needs torch, transformers, safetensors)
 	$(PYTHON) model/testdata/make_golden.py
 
-check-full: lint test test-noasm race fuzz ## the long checks: all of these, half an hour and more
+check-full: lint test test-noasm check-emulated race fuzz ## the long checks: all of these, half an hour and more

@@ -2,7 +2,6 @@ package answer
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -41,9 +40,6 @@ func lex(s string) []token {
 			i++
 		case isDigit(c) || c == '.' && i+1 < len(s) && isDigit(s[i+1]):
 			n := numberEnd(s[i:], depth == 0)
-			if rest := s[i+n:]; strings.HasPrefix(rest, `.\overline`) || strings.HasPrefix(rest, `.\bar`) {
-				n++ // 0.\overline{3}
-			}
 			add(tokNumber, strings.ReplaceAll(s[i:i+n], ",", ""))
 			i += n
 		case isLetter(c):
@@ -74,7 +70,7 @@ func lex(s string) []token {
 						depth--
 					}
 					add(tokPunct, s[i:i+2])
-				case '%', '#', '&', '_', '$':
+				case '%', '#', '&', '_':
 					add(tokPunct, s[i+1:i+2])
 				}
 				i += 2
@@ -86,9 +82,7 @@ func lex(s string) []token {
 				i += used
 				if len(words) == 1 && isLetter(words[0]) && name != "text" && name != "mbox" {
 					add(tokLetter, words)
-				} else if strings.IndexFunc(words, unicode.IsLetter) < 0 { // \text{13}
-					out = append(out, lex(words)...)
-				} else {
+				} else if words != "" {
 					add(tokWord, words)
 				}
 				break
