@@ -27,6 +27,10 @@
 //     float64 sums to lane i mod 16; lanes are then added pairwise, halving
 //     their number (lane l with lane l+n/2, …) as laneSum32 and laneSum64 show.
 //
+// The AVX2 and AVX-512 kernels give the same bits: the wide ones do the same
+// operations on the same lanes. A result therefore does not depend on which of
+// the two a machine has.
+//
 // The generic kernels keep the same three promises among themselves. Their
 // multiply-adds are fused too, by way of float64 (mulAdd in gemm_generic.go);
 // element-wise kernels and float32 sums may round differently from assembly, so

@@ -18,8 +18,65 @@ func gemmPacked(m, n, k int, a []float32, rsa, csa int, packed []float32, c []fl
 	gemmPackedGeneric(m, n, k, a, rsa, csa, packed, c, ldc, bias, st)
 }
 
+// Sizes of the micro-kernels' tiles.
+const (
+	tileRows2    = 6  // AVX2
+	tileRows512  = 12 // AVX-512
+	copyTilesMin = 4  // fewest rows of a tile that copyTiles packs
+)
+
+// tileRows is the most rows of a tile.
+func tileRows() int {
+	if use.avx512 {
+		return tileRows512
+	}
+	return tileRows2
+}
+
+// panelGroup is the number of panels, 1, 2 or 4, that the tiles of a product of m
+// rows take at once, so that enough independent chains are in flight to hide the
+// latency of a multiply-add.
+func panelGroup(m int) int {
+	switch {
+	case use.avx512 && m > 2:
+		return 2
+	case use.avx512, m == 1:
+		return 4
+	case m <= 3:
+		return 2
+	}
+	return 1
+}
+
+// nextRows chooses the rows of the next tile so that the last ones are not left
+// with few accumulators.
+func nextRows(left int) int {
+	if use.avx512 {
+		if left >= 2*tileRows512 {
+			return tileRows512
+		}
+		return evenBlock(left, tileRows512)
+	}
+	switch {
+	case left >= 11 || left <= 6:
+		return min(left, tileRows2)
+	case left <= 8:
+		return 4
+	default:
+		return 5
+	}
+}
+
 // tile runs the micro-kernel for rows × 16·panels.
 func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+	if use.avx512 {
+		tile512(rows, panels, k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		return
+	}
+	tile2(rows, panels, k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+}
+
+func tile2(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
 	switch rows {
 	case 1:
 		switch panels {
@@ -51,11 +108,81 @@ func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bp
 	}
 }
 
+func tile512(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+	switch panels {
+	case 4:
+		if rows == 1 {
+			gemm1x64AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		} else {
+			gemm2x64AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		}
+	case 2:
+		switch rows {
+		case 1:
+			gemm1x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 2:
+			gemm2x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 3:
+			gemm3x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 4:
+			gemm4x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 5:
+			gemm5x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 6:
+			gemm6x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 7:
+			gemm7x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 8:
+			gemm8x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 9:
+			gemm9x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 10:
+			gemm10x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 11:
+			gemm11x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		default:
+			gemm12x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		}
+	default:
+		switch rows {
+		case 1:
+			gemm1x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 2:
+			gemm2x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 3:
+			gemm3x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 4:
+			gemm4x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 5:
+			gemm5x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 6:
+			gemm6x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 7:
+			gemm7x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 8:
+			gemm8x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 9:
+			gemm9x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 10:
+			gemm10x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		case 11:
+			gemm11x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		default:
+			gemm12x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		}
+	}
+}
+
 // copyRows copies k ≥ 1 rows of one whole panel, ldb bytes apart.
 func copyRows(dst, b *float32, ldb uintptr, k int) { copyPanelAVX2(dst, b, ldb, k) }
 
-// copyTiles packs k ≥ 1 columns, csa bytes apart, of tiles ≥ 1 tiles of 4 to 6 rows.
+// copyTiles packs k ≥ 1 columns, csa bytes apart, of tiles ≥ 1 tiles of
+// copyTilesMin rows or more.
 func copyTiles(rows int, dst, a *float32, csa uintptr, k, tiles int) {
+	if use.avx512 {
+		copyTilesAVX512(dst, a, csa, k, tiles, rows)
+		return
+	}
 	switch rows {
 	case 4:
 		copyTiles4AVX2(dst, a, csa, k, tiles)

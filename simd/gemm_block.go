@@ -17,10 +17,10 @@ import (
 // block of a transposed A where enough columns do: its elements for one tile are
 // a stride apart from step to step of k, often in the same few cache sets.
 const (
-	tileRows  = 6
-	maxKC     = 320
-	blockA    = 96 << 10 // elements of an A block
-	directMax = 48       // below so many rows, B is not worth copying
+	maxTileRows = tileRows512
+	maxKC       = 320
+	blockA      = 96 << 10 // elements of an A block
+	directMax   = 48       // below so many rows, B is not worth copying
 
 	// What a copy of a transposed A costs per step falls with N, what it gains
 	// rises with the stride: from so many rows and so large a product of the two
@@ -36,11 +36,11 @@ const (
 
 // scratch holds the copies of one call.
 type scratch struct {
-	panel [maxKC * PanelWidth]float32
-	block [blockA + tileRows*maxKC]float32
+	panels [2 * maxKC * PanelWidth]float32
+	block  [blockA + maxTileRows*maxKC]float32
 }
 
-// scratches keeps them between calls: 400 KB per concurrent call.
+// scratches keeps them between calls: 440 KB per concurrent call.
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // zeros is the start of a chain that has none.
@@ -117,20 +117,16 @@ func (g *job) run(copyB bool) {
 		s = scratches.Get().(*scratch)
 		defer scratches.Put(s)
 	}
-	kc, mc, group := g.k, g.m, 1
-	if g.m <= tileRows && !copyB {
-		// One tile of rows reads B once: only latency matters.
-		switch {
-		case g.m == 1:
-			group = 4
-		case g.m <= 3:
-			group = 2
-		}
-	} else {
+	kc, mc, rowsMax := g.k, g.m, tileRows()
+	if g.m > rowsMax || copyB {
 		if kc = evenBlock(g.k, maxKC); g.m <= longM && !copyB {
 			kc = evenBlock(g.k, longKC)
 		}
-		mc = max(tileRows, blockA/kc/tileRows*tileRows)
+		mc = max(rowsMax, blockA/kc/rowsMax*rowsMax)
+	}
+	group := panelGroup(g.m)
+	if copyB {
+		group = min(group, 2)
 	}
 	for i0 := 0; i0 < g.m; i0 += mc {
 		rows := min(mc, g.m-i0)
@@ -153,16 +149,20 @@ func (g *job) run(copyB bool) {
 				b := unsafe.Add(g.b, uintptr(j/PanelWidth)*g.bps+uintptr(p0)*g.ldb)
 				ldb := g.ldb
 				cols := min(panels*PanelWidth, g.n-j)
+				bps := g.bps
 				if copyB {
-					copyPanel(&s.panel, b, ldb, kb, cols)
-					b, ldb = unsafe.Pointer(&s.panel), 4*PanelWidth
+					for q := range panels {
+						panel := s.panels[q*kb*PanelWidth:][:kb*PanelWidth]
+						copyPanel(panel, unsafe.Add(b, uintptr(q)*bps), ldb, kb, min(cols, PanelWidth))
+					}
+					b, ldb, bps = unsafe.Pointer(&s.panels), 4*PanelWidth, uintptr(4*PanelWidth*kb)
 				}
 				cj := unsafe.Add(c, 4*j)
 				ij := unsafe.Add(init, uintptr(j)*step)
 				if cols < PanelWidth {
 					t.tail(rows, cols, b, ldb, cj, g.ldc, ij, ldi)
 				} else {
-					t.column(rows, panels, b, ldb, g.bps, cj, g.ldc, ij, ldi)
+					t.column(rows, panels, b, ldb, bps, cj, g.ldc, ij, ldi)
 				}
 				j += cols
 			}
@@ -181,19 +181,6 @@ func evenBlock(n, limit int) int {
 	return (n + blocks - 1) / blocks
 }
 
-// nextRows chooses the rows of the next tile so that the last ones are not left
-// with few accumulators.
-func nextRows(left int) int {
-	switch {
-	case left >= 11 || left <= 6:
-		return min(left, tileRows)
-	case left <= 8:
-		return 4
-	default:
-		return 5
-	}
-}
-
 // tiles is a block of A cut into tiles of rows.
 type tiles struct {
 	k        int
@@ -208,7 +195,7 @@ func (t *tiles) copyBlock(s *scratch, rows int) {
 	for i := 0; i < rows; {
 		r := nextRows(rows - i)
 		src := unsafe.Add(t.a, uintptr(i)*t.rsa)
-		if t.rsa == 4 && r >= 4 {
+		if t.rsa == 4 && r >= copyTilesMin {
 			count := 1
 			for left := rows - i - r; left > 0 && nextRows(left) == r; left -= r {
 				count++
@@ -254,7 +241,7 @@ func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 // scratch tile. The panel itself is padded.
 func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
-	var s [tileRows][PanelWidth]float32
+	var s [maxTileRows][PanelWidth]float32
 	for i := 0; i < rows; {
 		r := nextRows(rows - i)
 		for q := range r {
@@ -270,7 +257,7 @@ func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
 }
 
 // copyPanel packs k rows of cols ≤ 16 columns, zero beyond cols.
-func copyPanel(dst *[maxKC * PanelWidth]float32, b unsafe.Pointer, ldb uintptr, k, cols int) {
+func copyPanel(dst []float32, b unsafe.Pointer, ldb uintptr, k, cols int) {
 	if cols == PanelWidth {
 		copyRows(&dst[0], (*float32)(b), ldb, k)
 		return

@@ -3,7 +3,10 @@
 package simd
 
 func kernels() string {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		return "avx512"
+	case use.avx2:
 		return "avx2"
 	}
 	return "generic"

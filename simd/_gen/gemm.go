@@ -48,7 +48,7 @@ var gemmShapes = [][2]int{{1, 4}, {1, 2}, {1, 1}, {2, 2}, {2, 1}, {3, 2}, {3, 1}
 
 func gemmFile(g *gen) {
 	for _, s := range gemmShapes {
-		gemmTile(g, s[0], s[1])
+		gemmTile(g, avx2, s[0], s[1])
 	}
 	copyPanel(g)
 	for rows := 4; rows <= 6; rows++ {
@@ -164,8 +164,25 @@ func transpose8(g *gen) {
 	g.finish()
 }
 
-func gemmTile(g *gen, rows, panels int) {
-	name := fmt.Sprintf("gemm%dx%dAVX2", rows, 16*panels)
+// isa is an instruction set's vectors, as far as the tiles differ by it.
+type isa struct {
+	suffix string
+	bytes  int // of a vector
+	vector func(*gen) reg.VecVirtual
+}
+
+var (
+	avx2   = isa{"AVX2", 32, func(g *gen) reg.VecVirtual { return g.YMM() }}
+	avx512 = isa{"AVX512", 64, func(g *gen) reg.VecVirtual { return g.ZMM() }}
+)
+
+// gemmTile makes a micro-kernel. Up to two vectors of b stay in registers for a
+// step, with the elements of a broadcast in turn; where a step has more, the
+// elements of a stay and b comes in turn.
+func gemmTile(g *gen, s isa, rows, panels int) {
+	perPanel := 64 / s.bytes
+	vectors := perPanel * panels
+	name := fmt.Sprintf("gemm%dx%d%s", rows, 16*panels, s.suffix)
 	g.kernel(name,
 		"func(k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)",
 		fmt.Sprintf("%s computes a tile of %d rows and %d columns.", name, rows, 16*panels))
@@ -175,9 +192,9 @@ func gemmTile(g *gen, rows, panels int) {
 	{
 		init, ldi := g.load("init"), g.load("ldi")
 		for i := range acc {
-			for v := range 2 * panels {
-				acc[i] = append(acc[i], g.YMM())
-				g.VMOVUPS(ptr(init, 32*v), acc[i][v])
+			for v := range vectors {
+				acc[i] = append(acc[i], s.vector(g))
+				g.VMOVUPS(ptr(init, s.bytes*v), acc[i][v])
 			}
 			if i+1 < rows {
 				g.ADDQ(ldi, init)
@@ -185,27 +202,25 @@ func gemmTile(g *gen, rows, panels int) {
 		}
 	}
 
-	k, a, csa := g.load("k"), g.load("a"), g.load("csa")
+	k, csa := g.load("k"), g.load("csa")
 	b, ldb := g.load("b"), g.load("ldb")
-	// Rows 0, 1, 2 are addressed from a, rows 3, 4, 5 from a3.
-	var rsa, a3 reg.Register
+	// Rows 0, 1, 2 are addressed from a, and so on by threes.
+	bases := []reg.Register{g.load("a")}
+	var rsa reg.Register
 	if rows > 1 {
 		rsa = g.load("rsa")
 	}
-	if rows > 3 {
-		a3 = g.GP64()
-		g.LEAQ(operand.Mem{Base: rsa, Index: rsa, Scale: 2}, a3)
-		g.ADDQ(a, a3)
+	for i := 3; i < rows; i += 3 {
+		next := g.GP64()
+		g.LEAQ(operand.Mem{Base: rsa, Index: rsa, Scale: 2}, next)
+		g.ADDQ(bases[len(bases)-1], next)
+		bases = append(bases, next)
 	}
 	rowA := func(i int) operand.Mem {
-		base := a
-		if i >= 3 {
-			base, i = a3, i-3
+		if i%3 == 0 {
+			return ptr(bases[i/3], 0)
 		}
-		if i == 0 {
-			return ptr(base, 0)
-		}
-		return operand.Mem{Base: base, Index: rsa, Scale: uint8(i)}
+		return operand.Mem{Base: bases[i/3], Index: rsa, Scale: uint8(i % 3)}
 	}
 	var bps, bps3 reg.Register
 	if panels > 1 {
@@ -216,7 +231,7 @@ func gemmTile(g *gen, rows, panels int) {
 		g.LEAQ(operand.Mem{Base: bps, Index: bps, Scale: 2}, bps3)
 	}
 	vecB := func(v int) operand.Mem {
-		switch q, off := v/2, v%2*32; q {
+		switch q, off := v/perPanel, v%perPanel*s.bytes; q {
 		case 0:
 			return ptr(b, off)
 		case 3:
@@ -226,43 +241,57 @@ func gemmTile(g *gen, rows, panels int) {
 		}
 	}
 
-	ahead := g.GP64()
-	g.IMUL3Q(operand.U32(prefetchSteps), ldb, ahead)
+	// What stays in registers is prefetched, since it is few streams.
+	var ahead []reg.Register
+	if vectors <= 2 {
+		for q := range panels {
+			r := g.GP64()
+			g.IMUL3Q(operand.U32(prefetchSteps), ldb, r)
+			if q == 1 {
+				g.ADDQ(bps, r)
+			}
+			ahead = append(ahead, r)
+		}
+	}
 	g.TESTQ(k, k)
 	g.JZ(operand.LabelRef("store"))
 	g.Label("step")
-	if panels == 1 {
-		g.PREFETCHT1(operand.Mem{Base: b, Index: ahead, Scale: 1})
-		b0, b1 := g.YMM(), g.YMM()
-		g.VMOVUPS(vecB(0), b0)
-		g.VMOVUPS(vecB(1), b1)
+	if vectors <= 2 {
+		for _, r := range ahead {
+			g.PREFETCHT1(operand.Mem{Base: b, Index: r, Scale: 1})
+		}
+		var bv []reg.VecVirtual
+		for v := range vectors {
+			bv = append(bv, s.vector(g))
+			g.VMOVUPS(vecB(v), bv[v])
+		}
 		for i := range rows {
-			t := g.YMM()
+			t := s.vector(g)
 			g.VBROADCASTSS(rowA(i), t)
-			g.VFMADD231PS(b0, t, acc[i][0])
-			g.VFMADD231PS(b1, t, acc[i][1])
+			for v := range vectors {
+				g.VFMADD231PS(bv[v], t, acc[i][v])
+			}
 		}
 	} else {
 		t := make([]reg.VecVirtual, rows)
 		for i := range t {
-			t[i] = g.YMM()
+			t[i] = s.vector(g)
 			g.VBROADCASTSS(rowA(i), t[i])
 		}
-		for v := range 2 * panels {
+		for v := range vectors {
 			if rows == 1 {
 				g.VFMADD231PS(vecB(v), t[0], acc[0][v])
 				continue
 			}
-			bv := g.YMM()
+			bv := s.vector(g)
 			g.VMOVUPS(vecB(v), bv)
 			for i := range rows {
 				g.VFMADD231PS(bv, t[i], acc[i][v])
 			}
 		}
 	}
-	g.ADDQ(csa, a)
-	if rows > 3 {
-		g.ADDQ(csa, a3)
+	for _, a := range bases {
+		g.ADDQ(csa, a)
 	}
 	g.ADDQ(ldb, b)
 	g.DECQ(k)
@@ -272,7 +301,7 @@ func gemmTile(g *gen, rows, panels int) {
 	c, ldc := g.load("c"), g.load("ldc")
 	for i := range acc {
 		for v, r := range acc[i] {
-			g.VMOVUPS(r, ptr(c, 32*v))
+			g.VMOVUPS(r, ptr(c, s.bytes*v))
 		}
 		if i+1 < rows {
 			g.ADDQ(ldc, c)

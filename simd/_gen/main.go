@@ -1,4 +1,4 @@
-// Command _gen writes the AVX2 assembly of package simd and the Go declarations
+// Command _gen writes the AVX2 and AVX-512 assembly of package simd and the Go declarations
 // for it. Run it by go generate in simd; it is a module of its own so that the
 // product does not depend on the generator.
 package main
@@ -31,6 +31,7 @@ func main() {
 		fill         func(*gen)
 	}{
 		{"gemm_avx2_amd64", gemmHeader, gemmFile},
+		{"gemm_avx512_amd64", gemm512Header, gemm512File},
 		{"vec_avx2_amd64", vecHeader, vecFile},
 		{"exp_avx2_amd64", expHeader, expFile},
 	} {

@@ -1,0 +1,76 @@
+package main
+
+import "github.com/mmcloughlin/avo/operand"
+
+const gemm512Header = `
+Name: micro-kernels of the float32 matrix product, gemm<R>x<C>AVX512, for a tile
+of R rows and C columns, and copyTilesAVX512, which packs such tiles' rows.
+
+Computes, shapes, requires: as gemm_avx2_amd64.s, of which these are the wide
+twins: one ZMM register holds a row of a panel of 16 columns.
+
+Registers: R·C/16 ZMM accumulators for the whole call, at most 24 of the 32. Of
+one or two panels the row of b stays in registers and the elements of a are
+broadcast in turn (12×32: 24 accumulators, 2 of b, the rest for a); of four
+panels, for one or two rows, the elements of a stay and b comes in turn.
+
+Numerics: one fused multiply-add per p and element, in order: the bits are those
+of the AVX2 kernels.
+
+Source: outer-product formulation of Goto and van de Geijn (2008).
+
+Checked by TestGemm*, TestGemmVariantsAgree, FuzzGemm. Measured by BenchmarkGemm
+against the AVX2 kernels.
+`
+
+// tileRows512 is the most rows of a tile: 24 accumulators of two panels.
+const tileRows512 = 12
+
+func gemm512File(g *gen) {
+	gemmTile(g, avx512, 1, 4)
+	gemmTile(g, avx512, 2, 4)
+	for panels := 2; panels >= 1; panels-- {
+		for rows := 1; rows <= tileRows512; rows++ {
+			gemmTile(g, avx512, rows, panels)
+		}
+	}
+	copyTiles512(g)
+}
+
+// copyTiles512 makes the kernel that packs tiles of up to 16 rows of a
+// transposed A.
+func copyTiles512(g *gen) {
+	g.kernel("copyTilesAVX512", "func(dst, a *float32, csa uintptr, k, tiles, rows int)",
+		"copyTilesAVX512 packs tiles of rows ≤ 16 rows of a matrix whose columns are",
+		"contiguous and csa bytes apart: dst[(t·k + p)·rows + i] = a[p·csa + rows·t + i];",
+		"k ≥ 1, tiles ≥ 1.")
+	dst, a, csa, k, tiles, rows := g.load("dst"), g.load("a"), g.load("csa"), g.load("k"), g.load("tiles"), g.load("rows")
+	// The lanes below rows, and the bytes of that many floats.
+	lanes, mask := g.GP64(), g.K()
+	g.MOVQ(operand.I32(-1), lanes)
+	g.SHLXQ(rows, lanes, lanes)
+	g.NOTQ(lanes)
+	g.KMOVW(lanes.As32(), mask)
+	g.SHLQ(operand.Imm(2), rows)
+	step := g.GP64() // bytes from tile to tile
+	g.MOVQ(rows, step)
+	g.IMULQ(k, step)
+	from, to, t := g.GP64(), g.GP64(), g.GP64()
+	g.Label("column")
+	g.MOVQ(a, from)
+	g.MOVQ(dst, to)
+	g.MOVQ(tiles, t)
+	g.Label("tile")
+	v := g.ZMM()
+	g.VMOVUPS_Z(ptr(from, 0), mask, v)
+	g.VMOVUPS(v, mask, ptr(to, 0))
+	g.ADDQ(rows, from)
+	g.ADDQ(step, to)
+	g.DECQ(t)
+	g.JNZ(operand.LabelRef("tile"))
+	g.ADDQ(csa, a)
+	g.ADDQ(rows, dst)
+	g.DECQ(k)
+	g.JNZ(operand.LabelRef("column"))
+	g.finish()
+}
