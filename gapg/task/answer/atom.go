@@ -1,6 +1,12 @@
 package answer
 
-import "strings"
+import (
+	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // greek are commands that stand for variables.
 var greek = map[string]bool{
@@ -21,7 +27,7 @@ func (p *parser) atom() *node {
 	t := p.next()
 	switch t.kind {
 	case tokNumber:
-		return num(t.text)
+		return p.number(t.text)
 	case tokLetter:
 		return &node{kind: symbol, text: t.text}
 	case tokWord:
@@ -44,6 +50,71 @@ func (p *parser) atom() *node {
 	}
 	p.fail()
 	return nil
+}
+
+// number is digits, which may go on for ever: 0.1\overline{6}, 0.333\ldots
+func (p *parser) number(text string) *node {
+	_, frac, point := strings.Cut(text, ".")
+	switch {
+	case point && (p.is("overline") || p.is("bar")):
+		at := p.at
+		p.at++
+		if digits := p.digit(); digits.kind == number && !strings.Contains(digits.text, ".") && len(digits.text) <= 40 {
+			return repeating(text, digits.text)
+		}
+		p.at = at
+	case point && p.take("ldots"):
+		n := period(frac)
+		if n == 0 {
+			p.fail()
+		}
+		return repeating(text, frac[len(frac)-n:])
+	}
+	return num(text)
+}
+
+// period is the length of the digits that those of a decimal fraction end in
+// again and again, three digits in all at least; 0 where they do not.
+func period(frac string) int {
+	for n := 1; 2*n <= len(frac); n++ {
+		if last := frac[len(frac)-n:]; strings.HasSuffix(frac, last+last) && (n > 1 || strings.HasSuffix(frac, last+last+last)) {
+			return n
+		}
+	}
+	return 0
+}
+
+// repeating is head with digits behind it for ever:
+// head + digits / (10^decimals · (10^len(digits) − 1)).
+func repeating(head, digits string) *node {
+	_, frac, _ := strings.Cut(head, ".")
+	return &node{kind: sum, args: []*node{num(head), {kind: quotient, args: []*node{num(digits),
+		num(strings.Repeat("9", len(digits)) + strings.Repeat("0", len(frac)))}}}}
+}
+
+// numeral is a number in a base, alone: 2516_8, \text{1A}_{16}, 101_{\text{two}}.
+var numeral = regexp.MustCompile(`^(?:\\(?:text|mathrm|mbox)\{)?([0-9]+[0-9A-F]*|[A-F]+[0-9][0-9A-F]*)\}?_\{?(?:\\(?:text|mathrm|mbox)\{)?([0-9]+|[a-z]+)\}?\}?$`)
+
+var baseNames = map[string]string{"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10", "twelve": "12", "sixteen": "16"}
+
+// inBase reads a number in a base, nil where s is none.
+func inBase(s string) *node {
+	m := numeral.FindStringSubmatch(strings.ReplaceAll(s, " ", ""))
+	if m == nil {
+		return nil
+	}
+	base := m[2]
+	if named, ok := baseNames[base]; ok {
+		base = named
+	}
+	b, err := strconv.Atoi(base)
+	if err != nil || b < 2 || b > 36 {
+		return nil
+	}
+	if _, ok := new(big.Int).SetString(m[1], b); !ok {
+		return nil
+	}
+	return &node{kind: based, text: m[1], args: []*node{num(strconv.Itoa(b))}}
 }
 
 // word is a function's name, a product of single letters, or words.
@@ -98,8 +169,15 @@ func (p *parser) command(name string) *node {
 		return p.matrix()
 	case "emptyset", "varnothing":
 		return &node{kind: list}
+	case "ldots":
+		return &node{kind: wordy, text: "ldots"}
 	case "mathbb":
-		return &node{kind: symbol, text: "mathbb " + p.digit().key()}
+		set := p.digit().key()
+		if set == "R" {
+			inf := &node{kind: symbol, text: "infty"}
+			return &node{kind: tuple, text: "()", args: []*node{{kind: negative, args: []*node{inf}}, inf}}
+		}
+		return &node{kind: symbol, text: "mathbb " + set}
 	}
 	if functions[name] != 0 {
 		return p.function(name)
@@ -150,6 +228,11 @@ func (p *parser) function(name string) *node {
 		}
 		args = append(args, arg)
 	}
+	if trigonometric[name] && args[0].unit == "degrees" {
+		arg := *args[0]
+		arg.unit = ""
+		args[0] = &node{kind: quotient, args: []*node{{kind: product, args: []*node{&arg, {kind: symbol, text: "pi"}}}, num("180")}}
+	}
 	if base != nil {
 		args = append(args, base)
 	}
@@ -196,10 +279,11 @@ func (p *parser) set() *node {
 	}
 	n := p.answer()
 	p.need(`\}`)
-	if n.kind == list {
-		return n
+	if n.kind != list {
+		n = &node{kind: list, args: []*node{n}}
 	}
-	return &node{kind: list, args: []*node{n}}
+	n.text = "{}"
+	return n
 }
 
 func (p *parser) absolute(end string) *node {
@@ -242,13 +326,39 @@ func (p *parser) matrix() *node {
 				m.args = append(m.args, row)
 			}
 			if name == "vmatrix" {
-				m.text = "det"
+				return p.determinant(m.args)
 			}
 			return m
 		default:
 			p.fail()
 		}
 	}
+}
+
+// determinant expands along the first row.
+func (p *parser) determinant(rows []*node) *node {
+	if len(rows) == 0 || len(rows) > 5 || len(rows[0].args) != len(rows) {
+		p.fail()
+	}
+	if len(rows) == 1 {
+		return rows[0].args[0]
+	}
+	det := &node{kind: sum}
+	for column, x := range rows[0].args {
+		var minor []*node
+		for _, row := range rows[1:] {
+			if len(row.args) != len(rows[0].args) {
+				p.fail()
+			}
+			minor = append(minor, &node{kind: tuple, args: slices.Delete(slices.Clone(row.args), column, column+1)})
+		}
+		term := &node{kind: product, args: []*node{x, p.determinant(minor)}}
+		if column%2 == 1 {
+			term = &node{kind: negative, args: []*node{term}}
+		}
+		det.args = append(det.args, term)
+	}
+	return det
 }
 
 func (p *parser) environment() string {

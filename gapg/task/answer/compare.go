@@ -17,9 +17,15 @@ func same(a, b *node) bool {
 	}
 	switch {
 	case a.kind == chain && b.kind == tuple:
-		return same(interval(a), b)
+		a = interval(a)
 	case b.kind == chain && a.kind == tuple:
-		return same(a, interval(b))
+		b = interval(b)
+	case a.kind == list && b.kind == union:
+		a = unionOf(a)
+	case b.kind == list && a.kind == union:
+		b = unionOf(b)
+	}
+	switch {
 	case a.kind == list && b.kind != list && len(a.args) == 1:
 		return same(a.args[0], b)
 	case b.kind == list && a.kind != list && len(b.args) == 1:
@@ -43,9 +49,12 @@ func same(a, b *node) bool {
 	case list, union:
 		return sameUnordered(a.args, b.args)
 	case tuple:
+		if a.text == ":" && b.text == ":" {
+			return proportional(a.args, b.args)
+		}
 		return brackets(a.text) == brackets(b.text) && sameOrdered(a.args, b.args)
 	case matrix:
-		return a.text == b.text && len(a.args) == len(b.args) && slices.EqualFunc(a.args, b.args, func(x, y *node) bool { return sameOrdered(x.args, y.args) })
+		return slices.EqualFunc(a.args, b.args, func(x, y *node) bool { return sameOrdered(x.args, y.args) })
 	case chain:
 		return a.text == b.text && sameOrdered(a.args, b.args)
 	case relation:
@@ -54,26 +63,21 @@ func same(a, b *node) bool {
 	return false
 }
 
-// simplify turns ± into the list of its two values, \det and |matrix| aside,
-// and reads what only looks like a product.
+// simplify turns ± into the list of its two values, and takes from sets what
+// they hold twice.
 func simplify(n *node) *node {
-	n = repeating(n)
-	if n.kind == sum && len(n.args) > 0 && n.args[0].kind == product {
-		n.args[0] = repeating(n.args[0])
-	}
 	switch n.kind {
-	case negative:
-		if r := repeating(n.args[0]); r != n.args[0] {
-			return &node{kind: negative, args: []*node{r}, unit: n.unit}
-		}
 	case list:
-		out := &node{kind: list}
+		out := &node{kind: list, text: n.text}
 		for _, a := range n.args {
 			if s := simplify(a); s.kind == list {
 				out.args = append(out.args, s.args...)
 			} else {
 				out.args = append(out.args, s)
 			}
+		}
+		if n.text == "{}" && len(out.args) <= mostElements {
+			out.args = distinct(out.args)
 		}
 		return out
 	case union:
@@ -87,6 +91,17 @@ func simplify(n *node) *node {
 		return &node{kind: list, args: []*node{plus, minus}}
 	}
 	return n
+}
+
+// distinct leaves out what is the same as something before it.
+func distinct(list []*node) []*node {
+	var out []*node
+	for _, x := range list {
+		if !slices.ContainsFunc(out, func(y *node) bool { return same(x, y) }) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // signed returns n with its ± taken as +, or as − for −1; ok is false where n
@@ -122,6 +137,9 @@ func valueOf(r *node) *node {
 	name := func(n *node) bool {
 		if n.kind == product && len(n.args) == 2 && n.args[0].kind == symbol { // f(x)
 			return n.args[1].kind == symbol
+		}
+		if n.kind == tuple { // (x, y)
+			return !slices.ContainsFunc(n.args, func(a *node) bool { return a.kind != symbol })
 		}
 		return n.kind == symbol
 	}
@@ -159,6 +177,42 @@ func interval(c *node) *node {
 	return &node{kind: tuple, text: open + end, args: []*node{c.args[0], c.args[2]}}
 }
 
+// unionOf is a list of inequalities, x < 1 or x > 2, as a union of intervals; the
+// list itself where it is none.
+func unionOf(l *node) *node {
+	u := &node{kind: union}
+	for _, r := range l.args {
+		if r.kind == relation {
+			r = valueOf(r)
+		} else if r.kind == chain {
+			r = interval(r)
+		}
+		if r.kind != tuple {
+			return l
+		}
+		u.args = append(u.args, r)
+	}
+	return u
+}
+
+// proportional compares ratios of three and more.
+func proportional(a, b []*node) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	x, y := a[0].rational(), b[0].rational()
+	if x == nil || y == nil || x.Sign()*y.Sign() <= 0 {
+		return sameOrdered(a, b)
+	}
+	for i := range a {
+		if !a[i].scalar() || !b[i].scalar() ||
+			!equal(&node{kind: product, args: []*node{a[i], b[0]}}, &node{kind: product, args: []*node{b[i], a[0]}}) {
+			return false
+		}
+	}
+	return true
+}
+
 // brackets makes the two ways to write a point one.
 func brackets(s string) string {
 	if s == "" {
@@ -169,9 +223,12 @@ func brackets(s string) string {
 
 func sameOrdered(a, b []*node) bool { return slices.EqualFunc(a, b, same) }
 
+// mostElements bounds the lists that are compared in any order.
+const mostElements = 60
+
 // sameUnordered matches each element of a with one of b.
 func sameUnordered(a, b []*node) bool {
-	if len(a) != len(b) || len(a) > 60 {
+	if len(a) != len(b) || len(a) > mostElements {
 		return false
 	}
 	used := make([]bool, len(b))
@@ -218,7 +275,7 @@ func samePercent(a, b *node) bool {
 	if b.kind == percent {
 		a, b = b, a
 	}
-	if !b.scalar() {
+	if !b.scalar() || b.unit != "" {
 		return false
 	}
 	x := a.args[0]

@@ -11,5 +11,13 @@
 // count as equal; a decimal counts as equal to what it was rounded from only
 // if it has that many.
 //
+// testdata/pairs.txt holds what Math accepts and refuses, by kind of answer: over
+// 700 pairs, on all of which it agrees with the file. math-verify 0.9.0 agrees on
+// 322 of the 382 that are the same and on 315 of the 330 that are not (measured by
+// testdata/peer.py, whose head gives the command). Of its 75 differences some are
+// other conventions (units that differ, a percentage in words), the others forms
+// that it does not read (0.\overline{3}, \mathbb{R}, 1:2:3). Its own hard cases are
+// not in the file, so this says what Math covers, not which of the two is better.
+//
 // Start reading at math.go, then parse.go and compare.go.
 package answer

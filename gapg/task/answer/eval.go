@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/big"
 	"math/cmplx"
-	"strings"
 )
 
 // constants are the symbols with a value.
@@ -14,9 +13,12 @@ var constants = map[string]complex128{
 
 // functions have at most so many arguments.
 var functions = map[string]int{
-	"sin": 1, "cos": 1, "tan": 1, "cot": 1, "sec": 1, "csc": 1, "arcsin": 1, "arccos": 1, "arctan": 1, "sinh": 1, "cosh": 1, "tanh": 1,
+	"sin": 1, "cos": 1, "tan": 1, "cot": 1, "sec": 1, "csc": 1, "arcsin": 1, "arccos": 1, "arctan": 1, "arccot": 1, "arcsec": 1, "arccsc": 1, "sinh": 1, "cosh": 1, "tanh": 1,
 	"log": 2, "ln": 1, "lg": 1, "exp": 1, "sqrt": 1, "max": 9, "min": 9, "gcd": 9, "lcm": 9, "det": 1,
 }
+
+// trigonometric functions take an angle.
+var trigonometric = map[string]bool{"sin": true, "cos": true, "tan": true, "cot": true, "sec": true, "csc": true}
 
 // mostBits bounds exact numbers, so that 9^(9^9) is not computed.
 const mostBits = 20000
@@ -202,6 +204,9 @@ func oddRoot(b float64) (p, q int) {
 
 func (n *node) apply(arg [2]complex128) complex128 {
 	x := arg[0]
+	if imag(x) == 0 {
+		x = complex(real(x), 0) // no negative zero: √−1 is i
+	}
 	nan := complex(math.NaN(), 0)
 	switch n.text {
 	case "sin":
@@ -222,6 +227,12 @@ func (n *node) apply(arg [2]complex128) complex128 {
 		return cmplx.Acos(x)
 	case "arctan":
 		return cmplx.Atan(x)
+	case "arccot":
+		return cmplx.Atan(1 / x)
+	case "arcsec":
+		return cmplx.Acos(1 / x)
+	case "arccsc":
+		return cmplx.Asin(1 / x)
 	case "sinh":
 		return cmplx.Sinh(x)
 	case "cosh":
@@ -262,20 +273,4 @@ func (n *node) apply(arg [2]complex128) complex128 {
 		return cmplx.Conj(x)
 	}
 	return nan
-}
-
-// repeating reads 0.1\overline{6}, which the grammar takes for a product.
-func repeating(n *node) *node {
-	if n.kind != product || len(n.args) != 2 || n.args[0].kind != number || n.args[1].kind != function || n.args[1].text != "overline" {
-		return n
-	}
-	digits := n.args[1].args[0]
-	if digits.kind != number || strings.Contains(digits.text, ".") || len(digits.text) > 40 {
-		return n
-	}
-	head := n.args[0].text
-	_, frac, _ := strings.Cut(head, ".")
-	// head + digits / (10^len(frac) · (10^len(digits) − 1))
-	return &node{kind: sum, args: []*node{num(head), {kind: quotient, args: []*node{digits,
-		num(strings.Repeat("9", len(digits.text)) + strings.Repeat("0", len(frac)))}}}}
 }

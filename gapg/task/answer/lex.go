@@ -2,6 +2,7 @@ package answer
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -40,6 +41,9 @@ func lex(s string) []token {
 			i++
 		case isDigit(c) || c == '.' && i+1 < len(s) && isDigit(s[i+1]):
 			n := numberEnd(s[i:], depth == 0)
+			if rest := s[i+n:]; strings.HasPrefix(rest, `.\overline`) || strings.HasPrefix(rest, `.\bar`) {
+				n++ // 0.\overline{3}
+			}
 			add(tokNumber, strings.ReplaceAll(s[i:i+n], ",", ""))
 			i += n
 		case isLetter(c):
@@ -70,7 +74,7 @@ func lex(s string) []token {
 						depth--
 					}
 					add(tokPunct, s[i:i+2])
-				case '%', '#', '&', '_':
+				case '%', '#', '&', '_', '$':
 					add(tokPunct, s[i+1:i+2])
 				}
 				i += 2
@@ -82,7 +86,9 @@ func lex(s string) []token {
 				i += used
 				if len(words) == 1 && isLetter(words[0]) && name != "text" && name != "mbox" {
 					add(tokLetter, words)
-				} else if words != "" {
+				} else if strings.IndexFunc(words, unicode.IsLetter) < 0 { // \text{13}
+					out = append(out, lex(words)...)
+				} else {
 					add(tokWord, words)
 				}
 				break

@@ -8,6 +8,9 @@ func parse(s string) (n *node, ok bool) {
 	if w := allWords(s); w != "" {
 		return &node{kind: wordy, text: w}, true
 	}
+	if n := inBase(s); n != nil {
+		return n, true
+	}
 	p := &parser{toks: lex(s)}
 	defer func() {
 		if r := recover(); r != nil {
@@ -90,6 +93,15 @@ func (p *parser) take(s string) bool {
 	return false
 }
 
+// takeWord is take for a word.
+func (p *parser) takeWord(s string) bool {
+	if t := p.peek(); t.kind == tokWord && t.text == s {
+		p.at++
+		return true
+	}
+	return false
+}
+
 func (p *parser) need(s string) {
 	if !p.take(s) {
 		p.fail()
@@ -100,11 +112,9 @@ func (p *parser) need(s string) {
 func (p *parser) separator() bool {
 	any := false
 	for {
-		t := p.peek()
 		switch {
 		case p.take(","), p.take(";"):
-		case t.kind == tokWord && (t.text == "and" || t.text == "or"):
-			p.at++
+		case p.takeWord("and"), p.takeWord("or"):
 		default:
 			return any
 		}
@@ -178,9 +188,19 @@ func relate(op string, a, b *node) *node {
 	return &node{kind: relation, text: op, args: []*node{a, b}}
 }
 
-// sets is an expression or a union of sets.
+// sets is an expression, a ratio or a union of sets.
 func (p *parser) sets() *node {
 	n := p.expr()
+	ratio := []*node{n}
+	for p.take(":") || p.takeWord("to") {
+		ratio = append(ratio, p.expr())
+	}
+	if len(ratio) == 2 {
+		return &node{kind: quotient, args: ratio}
+	}
+	if len(ratio) > 2 {
+		return &node{kind: tuple, text: ":", args: ratio}
+	}
 	if !p.is("cup") {
 		return n
 	}
@@ -232,10 +252,14 @@ func (p *parser) term() *node {
 		switch {
 		case p.take("*"), p.take("cdot"), p.take("times"):
 			n = join(product, n, p.factor())
-		case p.take("/"), p.take("div"), p.take(":"):
+		case p.take("/"), p.take("div"):
 			n = &node{kind: quotient, args: []*node{n, p.factor()}}
 		case p.take("over"):
 			n = &node{kind: quotient, args: []*node{n, p.term()}}
+		case p.take("choose"):
+			n = fn("binom", n, p.term())
+		case n.kind != wordy && p.takeWord("percent"):
+			n = &node{kind: percent, args: []*node{n}}
 		case p.peek().kind == tokWord && n.kind != wordy && p.unit(n):
 		case p.startsFactor(n):
 			if m := p.mixed(n); m != nil {
@@ -252,7 +276,7 @@ func (p *parser) term() *node {
 // unit takes words behind a number as its unit.
 func (p *parser) unit(n *node) bool {
 	t := p.peek()
-	if t.text == "and" || t.text == "or" || functions[t.text] != 0 || greek[t.text] {
+	if joining[t.text] || functions[t.text] != 0 || greek[t.text] {
 		return false
 	}
 	set := map[string]bool{}
@@ -263,7 +287,7 @@ func (p *parser) unit(n *node) bool {
 	if len(set) == 0 && len(t.text) < 4 && !units[t.text] {
 		return false // 2ab too
 	}
-	for p.peek().kind == tokWord && p.peek().text != "and" && p.peek().text != "or" {
+	for p.peek().kind == tokWord && !joining[p.peek().text] {
 		n.unit = strings.TrimSpace(n.unit + " " + strings.ToLower(p.next().text))
 		if p.is("^") { // cm², in a power's place
 			p.at++
@@ -281,8 +305,18 @@ func (p *parser) unit(n *node) bool {
 	return true
 }
 
-// mixed reads 3\frac{1}{2} and 3 1/2 behind the 3.
+// joining words stand between answers, or the parts of a ratio.
+var joining = map[string]bool{"and": true, "or": true, "to": true}
+
+// mixed reads 3\frac{1}{2} and 3 1/2 behind the 3, with what binds less than
+// the two: a sign, or percent.
 func (p *parser) mixed(n *node) *node {
+	if n.kind == negative {
+		if m := p.mixed(n.args[0]); m != nil {
+			return &node{kind: negative, args: []*node{m}}
+		}
+		return nil
+	}
 	if n.kind != number || strings.Contains(n.text, ".") {
 		return nil
 	}
@@ -295,11 +329,18 @@ func (p *parser) mixed(n *node) *node {
 		p.at++
 		f = &node{kind: quotient, args: []*node{a, num(p.next().text)}}
 	}
-	if f != nil && f.kind == quotient && f.args[0].kind == number && f.args[1].kind == number {
-		return &node{kind: sum, args: []*node{n, f}}
+	if f != nil && f.kind == percent && simpleFraction(f.args[0]) {
+		return &node{kind: percent, args: []*node{{kind: sum, args: []*node{n, f.args[0]}}}}
+	}
+	if f != nil && simpleFraction(f) {
+		return &node{kind: sum, args: []*node{n, f}, unit: f.unit}
 	}
 	p.at = at
 	return nil
+}
+
+func simpleFraction(f *node) bool {
+	return f.kind == quotient && f.args[0].kind == number && f.args[1].kind == number
 }
 
 // startsFactor reports whether a factor follows without a sign of multiplication.
@@ -314,11 +355,11 @@ func (p *parser) startsFactor(before *node) bool {
 	case tokLetter:
 		return true
 	case tokWord:
-		return t.text != "and" && t.text != "or"
+		return !joining[t.text]
 	case tokCommand:
 		_, constant := constants[t.text]
 		return constant || greek[t.text] || functions[t.text] != 0 || t.text == "frac" || t.text == "sqrt" || t.text == "binom" ||
-			t.text == "lfloor" || t.text == "lceil" || t.text == "overline" || t.text == "begin"
+			t.text == "lfloor" || t.text == "bar" || t.text == "lceil" || t.text == "overline" || t.text == "begin"
 	case tokPunct:
 		return t.text == "(" || t.text == "{" || t.text == "[" || t.text == "|" && p.bars == 0 || t.text == `\{`
 	}
@@ -335,6 +376,10 @@ func (p *parser) factor() *node {
 		return &node{kind: negative, args: []*node{p.factor()}}
 	case p.take("+"):
 		return p.factor()
+	case p.take("$"):
+		n := p.factor()
+		n.unit = "dollar"
+		return n
 	}
 	return p.postfix(p.atom())
 }
