@@ -68,6 +68,23 @@ func (f *cloudFlags) wire() bool {
 	return strings.HasPrefix(f.spec, "http://") || strings.HasPrefix(f.spec, "https://")
 }
 
+// label names the cloud where results are shown, and says of a simulated one
+// that it is.
+func (f *cloudFlags) label() string {
+	if f.wire() {
+		return f.model + " at " + f.spec
+	}
+	return simulatedLabel(f.spec)
+}
+
+// simulatedLabel is label for the clouds that are no address.
+func simulatedLabel(spec string) string {
+	if spec == "none" {
+		return spec
+	}
+	return spec + " (simulated from the gold answers; no model was asked)"
+}
+
 // open returns the cloud that the flags describe, nil for none. Nothing is sent.
 func (f *cloudFlags) open(b *bound) (cloud.Cloud, error) {
 	if f.concurrency < 1 || f.attempts < 1 {

@@ -170,7 +170,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind("countdown", src)
+	b, err := a.bind("countdown", src, nil)
 	if err != nil {
 		return err
 	}
@@ -224,13 +224,13 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 	if logs.err != nil {
 		return logs.err
 	}
-	if err := writeResult(cmd, f.outputDir, r, be.Name(), nil); err != nil {
+	if err := writeResult(cmd, f.outputDir, r, be.Name(), []string{"Cloud: " + simulatedLabel("simulated") + "."}); err != nil {
 		return err
 	}
 	if a.json {
 		return printJSON(cmd.OutOrStdout(), r.Summary())
 	}
-	return a.printResult(cmd, r, f.outputDir)
+	return a.printResult(cmd, r, f.outputDir, simulatedLabel("simulated"))
 }
 
 // demoLogs keeps a metrics log of every training.

@@ -29,6 +29,7 @@ type evalFlags struct {
 	seed                                                    uint64
 	dryRun                                                  bool
 	cloud                                                   cloudFlags
+	dataFlags
 	deviceFlags
 	precisionFlags
 }
@@ -41,6 +42,7 @@ func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.daGRPO, "da-grpo", "", "a model tuned by da-grpo: adds da-grpo")
 	fs.StringVar(&f.outputDir, "output-dir", "", "directory for predictions.jsonl and report.html; default: nothing is written")
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task: "+orList(taskNames(a.tasks)))
+	f.registerData(fs)
 	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of test prompts; default: the task's own test part")
 	fs.StringVar(&f.validation, "validation-dataset", "", "JSONL file of prompts for calibration; default: a held-out share of --dataset, or the task's validation part")
 	fs.Float64Var(&f.validationSplit, "validation-split", 0.2, "share of --dataset used for calibration instead of testing, chosen by the seed, where there is no --validation-dataset")
@@ -199,7 +201,10 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src)
+	if err := f.chooseTask(a, cmd, &f.task); err != nil {
+		return err
+	}
+	b, err := a.bind(f.task, src, &f.dataFlags)
 	if err != nil {
 		return err
 	}
@@ -309,11 +314,11 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 		return err
 	}
 	if f.outputDir != "" {
-		if err := writeResult(cmd, f.outputDir, r, be.Name(), nil); err != nil {
+		if err := writeResult(cmd, f.outputDir, r, be.Name(), []string{"Cloud: " + f.cloud.label() + "."}); err != nil {
 			return err
 		}
 	}
-	return a.printResult(cmd, r, f.outputDir)
+	return a.printResult(cmd, r, f.outputDir, f.cloud.label())
 }
 
 // evalSummary is what updraft eval --json prints.
@@ -323,6 +328,7 @@ type evalSummary struct {
 	Budget      float64            `json:"budget"`
 	TestPrompts int                `json:"test_prompts"`
 	Unresolved  int                `json:"unresolved"`
+	Cloud       string             `json:"cloud"`
 	Seconds     float64            `json:"seconds"`
 	Methods     []report.Method    `json:"methods"`
 	Comparisons []comparisonJSON   `json:"comparisons"`
@@ -335,11 +341,11 @@ type point struct {
 	Accuracy float64 `json:"overall_accuracy"`
 }
 
-func (a *app) printResult(cmd *cobra.Command, r *gapg.Result, dir string) error {
+func (a *app) printResult(cmd *cobra.Command, r *gapg.Result, dir, cloud string) error {
 	out := cmd.OutOrStdout()
 	if a.json {
 		s := r.Summary()
-		e := evalSummary{Task: s.Task, Seed: s.Seed, Budget: s.Budget, TestPrompts: s.TestPrompts, Unresolved: r.Unresolved, Seconds: s.Seconds,
+		e := evalSummary{Task: s.Task, Seed: s.Seed, Budget: s.Budget, TestPrompts: s.TestPrompts, Unresolved: r.Unresolved, Cloud: cloud, Seconds: s.Seconds,
 			Methods: s.Methods, Comparisons: []comparisonJSON{}, Curves: map[string][]point{}}
 		for _, c := range r.Comparisons {
 			e.Comparisons = append(e.Comparisons, comparisonJSON{A: c.A, B: c.B, Prompts: c.Prompts, Diff: c.Difference})
@@ -357,6 +363,7 @@ func (a *app) printResult(cmd *cobra.Command, r *gapg.Result, dir string) error 
 	if s := finding(r); s != "" {
 		fmt.Fprintf(out, "\n%s\n", s)
 	}
+	fmt.Fprintf(out, "cloud: %s\n", cloud)
 	if dir != "" {
 		fmt.Fprintf(out, "report: %s\n", filepath.Join(dir, reportFile))
 	}

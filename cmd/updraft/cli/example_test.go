@@ -63,7 +63,7 @@ func ExampleMain() {
 	code = cli.Main(context.Background(), options, []string{"train", "--help"}, strings.NewReader(""), &out, &errs)
 	fmt.Println(code, strings.Contains(out.String(), "thrifty"), strings.Contains(out.String(), "unfiltered"))
 	// Output:
-	// 2 updraft: --task "odd": must be countdown or even
+	// 2 updraft: --task "odd": must be countdown, questions or even
 	//
 	// 0 true true
 }

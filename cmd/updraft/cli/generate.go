@@ -24,6 +24,7 @@ type generateFlags struct {
 	temperature, topP, minP float64
 	helpBias                float64
 	seed                    uint64
+	dataFlags
 	deviceFlags
 	precisionFlags
 }
@@ -32,6 +33,7 @@ func (f *generateFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.model, "model", "", modelHelp+" (alias --model-name-or-path)")
 	fs.StringVar(&f.prompt, "prompt", "", `the question, such as "17 16 5=69"; - reads standard input`)
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "how to read the prompt and judge the answer: "+orList(taskNames(a.tasks)))
+	f.registerData(fs)
 	fs.BoolVar(&f.raw, "raw", false, "give the prompt to the model as it is, without a task, a chat template or a cloud")
 	fs.IntVar(&f.n, "n", 1, "responses")
 	fs.IntVar(&f.maxLength, "max-completion-length", 0, "tokens of a response at most; 0: what the context leaves")
@@ -74,6 +76,7 @@ type reply struct {
 	Correct      *bool    `json:"correct,omitempty"`
 	Tokens       int      `json:"tokens"`
 	Finish       string   `json:"finish"`
+	Cloud        string   `json:"cloud,omitempty"` // whom it asked
 	CloudText    string   `json:"cloud_text,omitempty"`
 	CloudCostUSD *float64 `json:"cloud_cost_usd,omitempty"` // absent: not known
 }
@@ -116,7 +119,10 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src)
+	if err := f.chooseTask(a, cmd, &f.task); err != nil {
+		return err
+	}
+	b, err := a.bind(f.task, src, &f.dataFlags)
 	if err != nil {
 		return err
 	}
@@ -225,8 +231,12 @@ func (b *bound) reply(ctx context.Context, p gapg.Prompt, c model.Completion, an
 		return r, err
 	}
 	r.Answer = v.Answer
+	q, ok := p.Gold.(task.Question)
+	known := !ok || q.Answer != "" // of a typed question no answer is known
 	if !v.Help {
-		r.Correct = &v.Correct
+		if known {
+			r.Correct = &v.Correct
+		}
 		return r, nil
 	}
 	r.Source = string(gapg.FromCloud)
@@ -237,15 +247,20 @@ func (b *bound) reply(ctx context.Context, p gapg.Prompt, c model.Completion, an
 	if err != nil {
 		return r, fmt.Errorf("cloud %s: %w", answers.Name(), err)
 	}
-	right, err := b.judge.JudgeCloud(ctx, p, a.Text)
-	if err != nil {
-		return r, err
+	r.Cloud, r.CloudText, r.Answer = answers.Name(), a.Text, a.Text
+	if known {
+		right, err := b.judge.JudgeCloud(ctx, p, a.Text)
+		if err != nil {
+			return r, err
+		}
+		r.Correct = &right
 	}
-	r.CloudText, r.Correct, r.Answer = a.Text, &right, a.Text
 	if !a.CostUnknown {
 		r.CloudCostUSD = &a.CostUSD
 	}
-	if inside, ok := task.LastAnswer(a.Text); ok {
+	if ok {
+		r.Answer, _ = q.Verifier.Answer(a.Text)
+	} else if inside, ok := task.LastAnswer(a.Text); ok {
 		r.Answer = inside
 	}
 	return r, nil
@@ -272,5 +287,5 @@ func (r reply) verdict() string {
 	if r.CloudCostUSD != nil {
 		cost = fmt.Sprintf("$%.5f", *r.CloudCostUSD)
 	}
-	return fmt.Sprintf("-- asks the cloud after %d tokens, which answers %s%s (%s)", r.Tokens, r.Answer, right, cost)
+	return fmt.Sprintf("-- asks the cloud after %d tokens; %s answers %s%s (%s)", r.Tokens, r.Cloud, r.Answer, right, cost)
 }

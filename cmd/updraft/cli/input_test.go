@@ -55,7 +55,7 @@ func TestBadInput(t *testing.T) {
 		"unknown command":           {[]string{"trian"}, []string{`unknown command "trian"`, `"train"`}},
 		"unknown flag":              {train("--learing-rate", "1"), []string{"--learing-rate", `"learning-rate"`}},
 		"unknown value":             {train("--algorithm", "ppo"), []string{"--algorithm", `"ppo"`, "gapg, da-grpo, grpo"}},
-		"unknown task":              {[]string{"train", "--task", "chess"}, []string{"--task", "countdown or parity"}},
+		"unknown task":              {[]string{"train", "--task", "chess"}, []string{"--task", "countdown, questions or parity"}},
 		"unknown scheduler":         {train("--lr-scheduler-type", "step"), []string{"constant, linear or cosine"}},
 		"unknown metric":            {train("--metric-for-best-model", "accuracy/overal"), []string{`did you mean "accuracy/overall"`}},
 		"unknown device":            {train("--device", "tpu"), []string{"auto, cpu, cuda or cuda:N"}},

@@ -29,6 +29,7 @@ type sftFlags struct {
 	scheduler                          string
 	seed                               uint64
 	saveSteps, loggingSteps, saveLimit int
+	dataFlags
 	deviceFlags
 	precisionFlags
 }
@@ -37,6 +38,7 @@ func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.model, "model", "", modelHelp+"; default: a new model of the shape below")
 	fs.StringVar(&f.outputDir, "output-dir", "", "directory of the run: metrics and checkpoints")
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task whose own demonstrations are shown: "+orList(taskNames(a.tasks)))
+	f.registerData(fs)
 	fs.StringVar(&f.dataset, "dataset", "", `JSONL file of demonstrations instead: {"prompt": …, "completion": …}, or messages of a user and an assistant`)
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags; flags override it")
 	fs.StringVar(&f.resume, "resume-from-checkpoint", "false", "go on from the newest checkpoint in --output-dir")
@@ -179,7 +181,10 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src)
+	if err := f.chooseTask(a, cmd, &f.task); err != nil {
+		return err
+	}
+	b, err := a.bind(f.task, src, &f.dataFlags)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +23,12 @@ type Task struct {
 	Help string // half a line
 	// New returns the task as a model with this tokenizer meets it.
 	New func(tok *tokenizer.Tokenizer) (gapg.Task, error)
+	// Configure heeds the flags that say how a data set is read and judged; nil
+	// where the task has a format and a verifier of its own.
+	Configure func(t gapg.Task, s DataSettings) (gapg.Task, error)
+	// Turns is the conversation that a model with a chat template reads; nil: the
+	// prompt's text as a user's turn.
+	Turns func(t gapg.Task, p gapg.Prompt) []task.Turn
 	// Prompts returns n prompts of a part of the task's own problems, in an order
 	// that the seed decides; all or a usual number where n is 0.
 	Prompts func(t gapg.Task, part task.Split, seed uint64, n int) ([]gapg.Prompt, error)
@@ -39,7 +47,7 @@ type Task struct {
 	MarkerAfter func(t gapg.Task) []string
 }
 
-func builtinTasks() []Task { return []Task{countdown()} }
+func builtinTasks() []Task { return []Task{countdown(), questions()} }
 
 // countdown is the built-in task. A model whose vocabulary cannot spell English
 // gets compact prompts ("17 16 5=69") over the demonstration's problems; others
@@ -153,16 +161,17 @@ type bound struct {
 	marker []int32
 	after  []int32
 	chat   *chat.Template // writes the prompts; nil where the checkpoint has none
+	log    *slog.Logger
 }
 
-// bind finds the tokens that matter in a vocabulary.
-func (a *app) bind(name string, src *source) (*bound, error) {
+// bind finds the tokens that matter in a vocabulary. data may be nil.
+func (a *app) bind(name string, src *source, data *dataFlags) (*bound, error) {
 	t, err := a.task(name)
 	if err != nil {
 		return nil, err
 	}
 	tok := src.tok
-	b := &bound{Task: t, tok: tok, end: tok.Special().EOS, chat: src.chat}
+	b := &bound{Task: t, tok: tok, end: tok.Special().EOS, chat: src.chat, log: a.log}
 	if b.end < 0 && len(src.cfg.EOSTokenID) > 0 {
 		b.end = src.cfg.EOSTokenID[0]
 	}
@@ -171,6 +180,11 @@ func (a *app) bind(name string, src *source) (*bound, error) {
 	}
 	if b.judge, err = t.New(tok); err != nil {
 		return nil, input(err)
+	}
+	if t.Configure != nil && data != nil {
+		if b.judge, err = t.Configure(b.judge, data.DataSettings); err != nil {
+			return nil, input(err)
+		}
 	}
 	if b.marker, err = tok.Encode(gapg.Marker); err != nil {
 		return nil, inputf("%s: the vocabulary cannot spell the marker that asks for help: %w", src.dir, err)
@@ -203,6 +217,9 @@ func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) 
 			return nil, input(err)
 		}
 	}
+	if path != "" {
+		b.reportDuplicates(flag, path, out)
+	}
 	if n > 0 && len(out) > n {
 		out = out[:n]
 	}
@@ -231,14 +248,46 @@ func (b *bound) render() func(prompt string) (string, error) {
 // written is a prompt as the model reads it. The cloud is asked the question
 // itself.
 func (b *bound) written(p gapg.Prompt) (gapg.Prompt, error) {
-	render := b.render()
-	if render == nil {
+	if b.chat == nil {
 		return p, nil
 	}
 	p.CloudText = cmp.Or(p.CloudText, p.Text)
+	turns := []task.Turn{{Role: "user", Content: p.Text}}
+	if b.Turns != nil {
+		turns = b.Turns(b.judge, p)
+	}
 	var err error
-	p.Text, err = render(p.Text)
+	p.Text, err = renderTurns(b.chat, turns, true)
 	return p, err
+}
+
+// renderTurns writes a conversation under a template. Where that knows no system
+// message, the system's words open the first turn.
+func renderTurns(t *chat.Template, turns []task.Turn, generate bool) (string, error) {
+	c := chat.Conversation{AddGenerationPrompt: generate}
+	for _, m := range turns {
+		c.Messages = append(c.Messages, chat.Message{Role: m.Role, Content: m.Content})
+	}
+	text, err := t.Render(c)
+	if err != nil && len(turns) > 1 && turns[0].Role == "system" {
+		merged := slices.Clone(turns[1:])
+		merged[0].Content = turns[0].Content + "\n\n" + merged[0].Content
+		if again, e := renderTurns(t, merged, generate); e == nil {
+			return again, nil
+		}
+	}
+	return text, err
+}
+
+// reportDuplicates says how many questions are in a file more than once.
+func (b *bound) reportDuplicates(flag, path string, prompts []gapg.Prompt) {
+	seen := map[string]bool{}
+	for _, p := range prompts {
+		seen[p.ID] = true
+	}
+	if n := len(prompts) - len(seen); n > 0 {
+		b.log.Info("questions that are there more than once: they count as often, and stay on one side of a split", flag, path, "prompts", len(prompts), "repeated", n)
+	}
 }
 
 // evaluator measures models on the task.

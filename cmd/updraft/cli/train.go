@@ -55,6 +55,7 @@ type trainFlags struct {
 	evalSteps, saveLimit, patience int
 	evalOnStart, loadBest          bool
 	metric                         string
+	dataFlags
 	deviceFlags
 	precisionFlags
 }
@@ -63,7 +64,8 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.model, "model", "", modelHelp+" (alias --model-name-or-path)")
 	fs.StringVar(&f.outputDir, "output-dir", "", "directory of the run: metrics, checkpoints, ledger, report")
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task: "+orList(taskNames(a.tasks)))
-	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of training prompts (countdown: nums, target); default: the task's own problems")
+	f.registerData(fs)
+	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of training prompts (countdown: nums, target; questions: see --prompt-column); default: the task's own problems")
 	fs.IntVar(&f.trainPrompts, "train-prompts", 0, "training prompts to use; 0: all of the file, or the task's usual number")
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags; flags override it")
 	fs.StringVar(&f.resume, "resume-from-checkpoint", "false", "go on from the newest checkpoint in --output-dir (a run killed at any instant ends as if it had not been)")
@@ -184,6 +186,8 @@ Lengths are in tokens, rates and accuracies shares of 1.`,
   updraft train --model runs/base --output-dir runs/wire --cloud https://api.deepseek.com/v1 \
     --cloud-model deepseek-chat --cloud-key-env DEEPSEEK_API_KEY \
     --cloud-price deepseek-chat=0.27,1.10 --max-cloud-usd 2
+  updraft train --model SmolLM2 --dataset svamp.jsonl --prompt-template "{Body} {Question}" --answer-column Answer \
+    --verifier numeric --output-dir runs/svamp
   updraft train --config run.yaml --seed 2 --output-dir runs/seed2
   updraft train --output-dir runs/gapg --resume-from-checkpoint
   updraft train --model runs/base --dataset problems.jsonl --output-dir runs/mine --dry-run`,
@@ -392,7 +396,10 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.bind(f.task, src)
+	if err := f.chooseTask(a, cmd, &f.task); err != nil {
+		return err
+	}
+	b, err := a.bind(f.task, src, &f.dataFlags)
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func (v *trainView) writeReport(progress string) error {
 	}
 	d := report.Data{Task: v.task, Progress: progress, Budget: v.c.Budget.Share(),
 		Training: report.TrainingCharts(v.c.Budget.Share(), report.Run{Name: v.c.Algorithm.Name(), Metrics: metrics})}
+	d.Notes = append(d.Notes, "Cloud: "+v.f.cloud.label()+".")
 	d.Headline = fmt.Sprintf("%s on %s: a training", v.c.Algorithm.Name(), v.task)
 	for _, t := range []struct{ key, label, note string }{
 		{"eval/accuracy/overall", "overall accuracy", "the cloud's answers counted"},
@@ -101,6 +102,7 @@ type trainSummary struct {
 	Rho               float64            `json:"rho"`
 	Seed              uint64             `json:"seed"`
 	NumTokens         int64              `json:"num_tokens"`
+	Cloud             string             `json:"cloud"`
 	CloudCalls        int                `json:"training_cloud_calls"`
 	CloudCostUSD      *float64           `json:"training_cloud_cost_usd"` // null: not known
 	Unanswered        int                `json:"cloud_calls_possibly_billed"`
@@ -114,7 +116,7 @@ type trainSummary struct {
 func (v *trainView) summary(t *gapg.Trainer, run *gapg.Run, store *cloud.Store, final string) error {
 	state := t.State()
 	s := trainSummary{Algorithm: v.c.Algorithm.Name(), Steps: state.Step, Budget: v.c.Budget.Share(), Rho: v.c.Budget.Rho(), Seed: v.c.Seed,
-		NumTokens: state.Tokens, CloudCalls: state.Calls, MaxLogpDifference: run.MaxLogpDifference(),
+		NumTokens: state.Tokens, Cloud: v.f.cloud.label(), CloudCalls: state.Calls, MaxLogpDifference: run.MaxLogpDifference(),
 		BestStep: run.BestStep(), Evaluation: finiteMap(v.evals), OutputDir: v.f.outputDir, Model: final}
 	cost := "unknown cost"
 	if state.Unpriced == 0 {
@@ -131,6 +133,7 @@ func (v *trainView) summary(t *gapg.Trainer, run *gapg.Run, store *cloud.Store, 
 		return printJSON(out, s)
 	}
 	fmt.Fprintf(out, "%s: %d steps, budget %.1f %% of prompts (ρ = %.4g), %d training cloud calls (%s)\n", s.Algorithm, s.Steps, 100*s.Budget, s.Rho, s.CloudCalls, cost)
+	fmt.Fprintf(out, "cloud: %s\n", s.Cloud)
 	if s.Unanswered > 0 {
 		fmt.Fprintf(out, "%d calls were sent and never answered: they may have been billed\n", s.Unanswered)
 	}
