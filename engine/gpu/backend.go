@@ -43,7 +43,7 @@ type Backend struct {
 	functions  map[string]*cuda.Function
 	args       cuda.Args // of the launch being put together
 	tensorMaps map[kernels.Map]*cuda.TensorMap
-	next       command // the launch itself, when it is not recorded
+	next       command // what is being submitted; a recording copies it
 
 	up, down *staging
 	issued   engine.Ticket

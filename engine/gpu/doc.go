@@ -26,6 +26,32 @@
 // submitted: the message then names the last operation before the failure was
 // seen.
 //
-// Start reading at backend.go, then program.go and launch.go; ops.go has the table
-// of operations and kernels.
+// # Operations and their kernels
+//
+// W is F32 or BF16, the type of the matrices. Each operation's method checks the
+// types that engine/ops.go allows and refuses all others.
+//
+//	Fill, Copy            dense 4-byte fills and plain dense copies by the driver; else fill_b8/16/32,
+//	                      copy_b8/16/32, copy_bf16_f32, copy_f32_bf16
+//	Gather                gather_f32_f32, gather_f32_bf16, gather_bf16_bf16
+//	ScatterAdd            scatter_add_f32
+//	RMSNorm               rmsnorm_<Y>_<X>: f32_f32, bf16_f32, bf16_bf16; a warp or a block to a line
+//	RMSNormBackward       rmsnorm_backward_<DX>_<DY>_<X>, then rmsnorm_weight for DW
+//	Linear                F32: gemm_f32_nt; BF16: gemm_bf16_nt_*, or wgmma_* on compute capability 9.0,
+//	                      by kernels.Product
+//	LinearBackwardInput   the same with nn
+//	LinearBackwardWeight  the same with tn; bias_grad_<W> for DBias
+//	RoPE, SwiGLU, -Backward   rope_<W>, swiglu_<W>, swiglu_backward_<W>
+//	Attention             attention_bf16_d64/96/128; attention_simt_<W> for F32 and other heads
+//	AttentionBackward     attention_delta_<W>, attention_dq_*, attention_dkv_*
+//	KVWrite               kv_write_bf16, kv_write_simt_<W>
+//	DecodeAttention       decode_attention_plan once for the layers of a step, decode_attention_bf16_d*,
+//	                      decode_attention_merge_bf16; decode_attention_simt_<W>
+//	LogProb               Linear's product in F32, head_stats_f32, chunk by chunk of the vocabulary
+//	LogProbBackward       the product again, head_gradient_<W>, the products of both gradients
+//	Sample                sample_f32
+//	SumSquares, AdamW     sum_squares_f32 and sum_partials_f32; adamw_f32, adamw_u8
+//
+// Start reading at backend.go, then program.go and launch.go; attention.go and
+// head.go are the hardest parts.
 package gpu

@@ -29,7 +29,8 @@ func (b *Backend) Fill(dst engine.Tensor, v float32) {
 	}
 	if dense(dst) && d.dtype.Size() == 4 {
 		off, n := d.bytes()
-		b.submit(&command{op: "Fill", dst: d.buf.mem, dstOff: off, n: n / 4, word: bits})
+		b.next = command{op: "Fill", dst: d.buf.mem, dstOff: off, n: n / 4, word: bits}
+		b.submit(&b.next)
 		return
 	}
 	k := kernels.Fill(d.dtype.Size())
@@ -62,7 +63,8 @@ func (b *Backend) Copy(dst, src engine.Tensor) {
 	if d.dtype == s.dtype && dense(dst) && dense(src) {
 		to, n := d.bytes()
 		from, _ := s.bytes()
-		b.submit(&command{op: "Copy", dst: d.buf.mem, dstOff: to, src: s.buf.mem, srcOff: from, n: n})
+		b.next = command{op: "Copy", dst: d.buf.mem, dstOff: to, src: s.buf.mem, srcOff: from, n: n}
+		b.submit(&b.next)
 		return
 	}
 	sizes(add(b.start(), d, s), d.rows, d.cols, d.stride, s.stride)
