@@ -1,13 +1,8 @@
 package model
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -37,9 +32,9 @@ func Load(ctx context.Context, be engine.Backend, dir string, o Options) (*Model
 		return nil, err
 	}
 	defer w.Close()
-	generation, err := os.ReadFile(filepath.Join(dir, GenerationFile))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("model: %w", err)
+	generation, err := readGeneration(dir)
+	if err != nil {
+		return nil, err
 	}
 	m, err := load(be, cfg, o, func(m *Model) error { return m.readWeights(ctx, w) })
 	if err != nil {
@@ -85,18 +80,7 @@ func (m *Model) readWeights(ctx context.Context, w *checkpoint.Weights) error {
 	if err := m.readFrom(ctx, w); err != nil {
 		return err
 	}
-	known := make(map[string]bool)
-	for _, p := range m.layout.params {
-		known[p.Name] = true
-	}
-	for _, t := range w.Tensors() {
-		// Some exporters write the tied head too.
-		if known[t.Name] || t.Name == "lm_head.weight" && m.cfg.TieWordEmbeddings {
-			continue
-		}
-		return fmt.Errorf("model: %s: tensor %q does not belong to a %s model of config.json's shape", w.Path(), t.Name, m.cfg.ModelType)
-	}
-	return nil
+	return checkNames(w, &m.cfg)
 }
 
 // readFrom uploads every parameter from s.
@@ -127,19 +111,6 @@ func grown[T any](buf []T, n int) []T {
 	return buf[:n]
 }
 
-// SaveOptions say how weights are written.
-type SaveOptions struct {
-	// DType is F32 (where empty), BF16 or F16. BF16 weights that were read come
-	// back to the bit in BF16 and in F32.
-	DType string
-	// MaxShardBytes is the size of a file above which weights are split; where 0,
-	// checkpoint.DefaultShardBytes.
-	MaxShardBytes int64
-}
-
-// torchTypes are PyTorch's names of the types of SaveOptions.
-var torchTypes = map[string]string{"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-
 // Save writes the model in F32: SaveAs without options.
 func (m *Model) Save(ctx context.Context, dir string) error {
 	return m.SaveAs(ctx, dir, SaveOptions{})
@@ -149,48 +120,25 @@ func (m *Model) Save(ctx context.Context, dir string) error {
 // atomically, and the generation_config.json that Load found.
 // checkpoint.WriteDir makes a whole directory atomic.
 func (m *Model) SaveAs(ctx context.Context, dir string, o SaveOptions) error {
-	o.DType = cmp.Or(o.DType, "F32")
-	cfg := m.cfg
-	cfg.Architectures = []string{architecture(cfg.ModelType)}
-	if cfg.DType = torchTypes[o.DType]; cfg.DType == "" {
-		return fmt.Errorf("model: weights are saved as F32, BF16 or F16, not %s", o.DType)
-	}
-	err := checkpoint.WriteFile(filepath.Join(dir, ConfigFile), func(w io.Writer) error {
-		b, err := json.MarshalIndent(cfg, "", "  ")
+	return m.stored().save(ctx, dir, o)
+}
+
+// SaveGGUF writes the model as a GGUF file: matrices as dtype (F32, F16, BF16 or
+// Q8_0), norms and biases as F32. extra is further metadata, the tokenizer's
+// above all.
+func (m *Model) SaveGGUF(ctx context.Context, path, dtype string, extra []checkpoint.GGUFValue) error {
+	return m.stored().saveGGUF(ctx, path, dtype, extra)
+}
+
+// stored is the model as something to write.
+func (m *Model) stored() *stored {
+	return &stored{cfg: m.cfg, generation: m.generation, read: func(p Param, v []float32) error {
+		t, err := m.state(Weights, p)
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(append(b, '\n'))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if m.generation != nil {
-		err := checkpoint.WriteFile(filepath.Join(dir, GenerationFile), func(w io.Writer) error { _, err := w.Write(m.generation); return err })
-		if err != nil {
-			return err
-		}
-	}
-	var list []checkpoint.Info
-	for _, p := range m.layout.params {
-		list = append(list, checkpoint.Info{Name: p.Name, Shape: p.Shape(), DType: o.DType})
-	}
-	var buf []float32
-	next := 0
-	return checkpoint.WriteWeights(dir, list, map[string]string{"format": "pt"}, cmp.Or(o.MaxShardBytes, checkpoint.DefaultShardBytes),
-		func(checkpoint.Info) ([]float32, error) {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			t, err := m.state(Weights, m.layout.params[next])
-			if err != nil {
-				return nil, err
-			}
-			next++
-			buf = grown(buf, t.Len())
-			return buf, m.be.Wait(m.be.DownloadF32(buf, t))
-		})
+		return m.be.Wait(m.be.DownloadF32(v, t))
+	}}
 }
 
 // Names in optimizer.safetensors: each parameter's moments under its own name

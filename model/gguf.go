@@ -176,16 +176,16 @@ func swapRows(v []float32, heads, cols int, toPairs bool) {
 	}
 }
 
-// LoadGGUF reads a model from a GGUF file onto be, dequantised.
-func LoadGGUF(ctx context.Context, be engine.Backend, path string, o Options) (*Model, error) {
+// openGGUF opens a GGUF file and holds its list of tensors against its metadata.
+func openGGUF(path string) (*checkpoint.GGUF, Config, error) {
 	g, err := checkpoint.OpenGGUF(path)
 	if err != nil {
-		return nil, err
+		return nil, Config{}, err
 	}
-	defer g.Close()
 	cfg, err := ConfigOfGGUF(g)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		g.Close()
+		return nil, cfg, fmt.Errorf("%s: %w", path, err)
 	}
 	known := map[string]bool{"rope_freqs.weight": true}
 	for _, p := range newLayout(&cfg).params {
@@ -193,61 +193,21 @@ func LoadGGUF(ctx context.Context, be engine.Backend, path string, o Options) (*
 	}
 	for _, t := range g.Tensors() {
 		if !known[t.Name] {
-			return nil, fmt.Errorf("model: %s: tensor %q does not belong to a %s model of the metadata's shape", path, t.Name, cfg.ModelType)
+			g.Close()
+			return nil, cfg, fmt.Errorf("model: %s: tensor %q does not belong to a %s model of the metadata's shape", path, t.Name, cfg.ModelType)
 		}
 	}
-	return load(be, cfg, o, func(m *Model) error { return m.readFrom(ctx, ggufWeights{g, &m.cfg}) })
+	return g, cfg, nil
 }
 
-// SaveGGUF writes the model as a GGUF file: matrices as dtype (F32, F16, BF16 or
-// Q8_0), norms and biases as F32. extra is further metadata, the tokenizer's
-// above all.
-func (m *Model) SaveGGUF(ctx context.Context, path, dtype string, extra []checkpoint.GGUFValue) error {
-	c := &m.cfg
-	values, err := c.ggufMetadata(dtype)
+// LoadGGUF reads a model from a GGUF file onto be, dequantised.
+func LoadGGUF(ctx context.Context, be engine.Backend, path string, o Options) (*Model, error) {
+	g, cfg, err := openGGUF(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	params := m.Params()
-	divisors := []float32(nil)
-	var infos []checkpoint.Info
-	if c.RopeScaling.kind() == "llama3" {
-		divisors = ropeDivisors(c.RopeScaling, c.RopeTheta, c.HeadDim)
-		infos = append(infos, checkpoint.Info{Name: "rope_freqs.weight", Shape: []int{len(divisors)}, DType: "F32"})
-	}
-	for _, p := range params {
-		t := checkpoint.Info{Name: ggufNames.Replace(p.Name), Shape: p.Shape(), DType: "F32"}
-		if p.Rows > 0 {
-			t.DType = dtype
-			if dtype == "Q8_0" && p.Cols%32 != 0 {
-				t.DType = "F16" // as llama.cpp does with rows of no whole blocks
-			}
-		}
-		infos = append(infos, t)
-	}
-	w, err := checkpoint.CreateGGUF(path, append(values, extra...), infos)
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	if divisors != nil {
-		if err := w.WriteF32("rope_freqs.weight", divisors); err != nil {
-			return err
-		}
-	}
-	for _, p := range params {
-		v, err := m.ReadParam(ctx, Weights, p.Name)
-		if err != nil {
-			return err
-		}
-		if heads := c.interleaved(p.Name); heads > 0 {
-			swapRows(v, heads, len(v)/p.Shape()[0], true)
-		}
-		if err := w.WriteF32(ggufNames.Replace(p.Name), v); err != nil {
-			return err
-		}
-	}
-	return w.Commit()
+	defer g.Close()
+	return load(be, cfg, o, func(m *Model) error { return m.readFrom(ctx, ggufWeights{g, &m.cfg}) })
 }
 
 // Numbers of general.file_type (llama.h, enum llama_ftype).

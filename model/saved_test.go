@@ -53,6 +53,20 @@ func TestSavedTypes(t *testing.T) {
 			require.NoError(t, err)
 			to := t.TempDir()
 			require.NoError(t, from.SaveAs(ctx, to, o))
+			// Without a device the files are the same.
+			file, err := OpenCheckpoint(dir)
+			require.NoError(t, err)
+			same := t.TempDir()
+			require.NoError(t, file.Save(ctx, same, o))
+			require.NoError(t, file.SaveGGUF(ctx, filepath.Join(same, "m.gguf"), "BF16", nil))
+			require.NoError(t, from.SaveGGUF(ctx, filepath.Join(to, "m.gguf"), "BF16", nil))
+			require.NoError(t, file.Close())
+			requireSameFiles(t, to, same)
+			file, err = OpenCheckpoint(filepath.Join(to, "m.gguf"))
+			require.NoError(t, err)
+			require.NoError(t, file.SaveGGUF(ctx, filepath.Join(same, "m.gguf"), "BF16", nil))
+			require.NoError(t, file.Close())
+			requireSameFiles(t, to, same)
 			_, err = os.Stat(filepath.Join(to, checkpoint.IndexFile))
 			require.Equal(t, o.MaxShardBytes > 0, err == nil)
 			again, err := Load(ctx, be, to, Options{})
@@ -78,6 +92,19 @@ func TestSavedTypes(t *testing.T) {
 			require.NoError(t, again.Close())
 		}
 		require.ErrorContains(t, m.SaveAs(ctx, dir, SaveOptions{DType: "Q8_0"}), "not Q8_0")
+	}
+}
+
+func requireSameFiles(t *testing.T, a, b string) {
+	t.Helper()
+	entries, err := os.ReadDir(a)
+	require.NoError(t, err)
+	for _, e := range entries {
+		want, err := os.ReadFile(filepath.Join(a, e.Name()))
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(b, e.Name()))
+		require.NoError(t, err)
+		require.True(t, string(want) == string(got), "%s differs", e.Name())
 	}
 }
 

@@ -58,9 +58,13 @@ type Conversation struct {
 
 // Template is a chat template, safe for concurrent use.
 type Template struct {
+	source      string
 	chat, tools *jinja.Template // tools where the checkpoint has another template for them
 	special     map[string]jinja.Value
 }
+
+// Source returns the template's text.
+func (t *Template) Source() string { return t.source }
 
 // Parse reads a template. special are the variables bos_token, eos_token and
 // so on, by name.
@@ -69,7 +73,7 @@ func Parse(source string, special map[string]string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Template{chat: t, tools: t, special: map[string]jinja.Value{}}
+	out := &Template{source: source, chat: t, tools: t, special: map[string]jinja.Value{}}
 	for name, token := range special {
 		out.special[name] = jinja.NewString(token)
 	}

@@ -132,13 +132,19 @@ func (w *GGUFWriter) write(b []byte) {
 	}
 }
 
-// WriteF32 writes the next tensor, converted to the type that was announced.
+// WriteF32 writes the next tensor, converted to the type that was announced. A
+// finite value that F16 cannot hold is an error.
 func (w *GGUFWriter) WriteF32(name string, v []float32) error {
 	if len(w.pending) == 0 || w.pending[0].Name != name || w.pending[0].Len() != len(v) {
 		panic("checkpoint: write: not the tensor that was announced")
 	}
 	q := quantNamed(w.pending[0].DType)
 	w.pending = w.pending[1:]
+	if q.name == "F16" && w.err == nil {
+		if err := FitsF16(name, v); err != nil {
+			w.err = fmt.Errorf("checkpoint: %s: %w", w.file.path, err)
+		}
+	}
 	bytes := len(v) / q.block * q.bytes
 	buf := make([]byte, 0, 8192*q.bytes)
 	for ; len(v) > 0; v = v[q.block:] {

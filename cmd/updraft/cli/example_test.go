@@ -79,6 +79,7 @@ func ExampleNew() {
 	// Output:
 	// demo
 	// eval
+	// export
 	// generate
 	// info
 	// report
