@@ -73,3 +73,12 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
+
+// FirstPrompts are the first n prompts that a training with this seed draws.
+func FirstPrompts(prompts []Prompt, seed uint64, n int) []Prompt {
+	var out []Prompt
+	for i := range min(n, len(prompts)) {
+		out = append(out, prompts[drawPrompt(seed, i, len(prompts))])
+	}
+	return out
+}

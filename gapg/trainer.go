@@ -62,6 +62,15 @@ type State struct {
 	Unpriced int `json:",omitempty"`
 }
 
+// count adds a call that was sent for the first time.
+func (s *State) count(o cloud.Result) {
+	s.Calls++
+	s.CostUSD += o.Answer.CostUSD
+	if o.Answer.CostUnknown {
+		s.Unpriced++
+	}
+}
+
 // ErrNonFinite says that a step's loss or gradient was not a finite number;
 // the weights are as they were before the step.
 var ErrNonFinite = errors.New("loss or gradient is not finite")
@@ -352,11 +361,7 @@ func (t *Trainer) askCloud(ctx context.Context, groups []*Group, next *State, as
 		o.Cached = o.Cached || asked[key]
 		asked[key] = true
 		if !o.Cached {
-			next.Calls++
-			next.CostUSD += o.Answer.CostUSD
-			if o.Answer.CostUnknown {
-				next.Unpriced++
-			}
+			next.count(o)
 		}
 		if o.Err != nil {
 			g.Unresolved = fmt.Sprintf("cloud: %v", o.Err)

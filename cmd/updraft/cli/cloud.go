@@ -82,7 +82,7 @@ func simulatedLabel(spec string) string {
 	if spec == "none" {
 		return spec
 	}
-	return spec + " (simulated from the gold answers; no model was asked)"
+	return spec + " (simulated; no model was asked)"
 }
 
 // open returns the cloud that the flags describe, nil for none. Nothing is sent.

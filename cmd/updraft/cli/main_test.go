@@ -169,7 +169,7 @@ func writeTiny(t testing.TB, dir string, seed uint64) {
 // small are the flags of a training that takes a blink.
 func small(modelDir, out string, more ...string) []string {
 	return append([]string{"train", "--task", "parity", "--model", modelDir, "--output-dir", out, "--threads", "1", "--max-completion-length", "12",
-		"--num-generations", "4", "--per-device-train-batch-size", "16", "--learning-rate", "1e-2", "--max-steps", "4"}, more...)
+		"--num-generations", "4", "--per-device-train-batch-size", "16", "--learning-rate", "1e-2", "--max-steps", "4", "--preflight-prompts", "0"}, more...)
 }
 
 // untimed returns the metrics of a run without its wall-clock figures.

@@ -69,7 +69,7 @@ func TestQuestions(t *testing.T) {
 	run1 := filepath.Join(t.TempDir(), "run")
 	args := []string{"train", "--model", dir, "--dataset", data, "--prompt-template", "{Body} {Question}", "--output-dir", run1, "--threads", "1",
 		"--max-completion-length", "12", "--num-generations", "4", "--per-device-train-batch-size", "16", "--max-steps", "2", "--query-cloud", "all-fail",
-		"--eval-steps", "2", "--eval-split", "0.3"}
+		"--eval-steps", "2", "--eval-split", "0.3", "--preflight-prompts", "0"}
 	r := ok(t, args...)
 	require.Contains(t, r.stderr, "prompts=41 repeated=1")
 	require.Contains(t, read(t, run1, configFile), "task: questions\n")

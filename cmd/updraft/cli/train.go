@@ -49,6 +49,7 @@ type trainFlags struct {
 	seed                           uint64
 	micro                          int
 	trainPrompts, evalPrompts      int
+	preflight                      int
 	evalSplit                      float64
 	evalLength                     int
 	saveSteps, loggingSteps        int
@@ -67,6 +68,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	f.registerData(fs)
 	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of training prompts (countdown: nums, target; questions: see --prompt-column); default: the task's own problems")
 	fs.IntVar(&f.trainPrompts, "train-prompts", 0, "training prompts to use; 0: all of the file, or the task's usual number")
+	fs.IntVar(&f.preflight, "preflight-prompts", 64, "prompts on which accuracy, marker rate, truncation and the cloud's accuracy are measured before the first step; a training that could learn nothing is refused; 0: no check")
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags; flags override it")
 	fs.StringVar(&f.resume, "resume-from-checkpoint", "false", "go on from the newest checkpoint in --output-dir (a run killed at any instant ends as if it had not been)")
 	fs.Lookup("resume-from-checkpoint").NoOptDefVal = "true"
@@ -174,6 +176,11 @@ metrics.jsonl and TensorBoard events, checkpoint-N directories in Hugging Face's
 layout, ledger.db (every cloud call and answer), and report.html, made anew at
 each evaluation. At the end the model lies in final.
 
+Before the first step it samples responses to 64 prompts (--preflight-prompts),
+says how many are right, ask for help or are cut off, and how often the cloud is
+right, and refuses a training that could learn nothing. What the cloud was asked
+then counts, and is not asked again.
+
 Ctrl-C finishes the step, saves and exits with 130; a second one stops at once.
 At a limit of the cloud (--max-cloud-calls, -tokens, -usd) the run saves and exits
 with 3; resume it under a raised limit.
@@ -229,6 +236,7 @@ func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error
 		{"micro-batch-tokens", f.micro, 1, "must be at least 1"},
 		{"train-prompts", f.trainPrompts, 0, "must not be negative"},
 		{"eval-prompts", f.evalPrompts, 0, "must not be negative"},
+		{"preflight-prompts", f.preflight, 0, "must not be negative"},
 		{"eval-max-completion-length", f.evalLength, 0, "must not be negative"},
 		{"eval-steps", f.evalSteps, 0, "must not be negative"},
 		{"early-stopping-patience", f.patience, 0, "must not be negative"},
@@ -377,9 +385,11 @@ func (f *trainFlags) options(cfg model.Config, c gapg.Config) (model.Options, mo
 }
 
 // forecast is what a training may ask of the cloud: every prompt that it draws,
-// of which about the budget's share is wanted, and all of the evaluation's.
+// of which about the budget's share is wanted, and all of the evaluation's and of
+// the check before the first step.
 func (f *trainFlags) forecast(c gapg.Config, train, eval []gapg.Prompt) forecast {
-	return forecast{sure: eval, perhaps: limit(train, c.MaxSteps*c.PromptsPerStep), share: c.Budget.Share()}
+	first := gapg.FirstPrompts(train, f.seed, f.preflightCloud(c))
+	return forecast{sure: slices.Concat(eval, first), perhaps: limit(train, c.MaxSteps*c.PromptsPerStep), share: c.Budget.Share()}
 }
 
 func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
@@ -503,6 +513,11 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	}
 	if err := run.Open(ctx, resume); err != nil {
 		return input(err)
+	}
+	if t.State().Step == 0 && f.preflight > 0 {
+		if view.preflight, err = f.runPreflight(ctx, a, t); err != nil {
+			return err
+		}
 	}
 	view.bar = a.progress("train", c.MaxSteps, t.State().Step)
 	err = run.Train(ctx, resume)

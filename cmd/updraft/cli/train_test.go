@@ -167,7 +167,7 @@ func TestTrainOnDataset(t *testing.T) {
 		text += `{"nums": [` + strconv.Itoa(a) + `, 3, 2], "target": ` + strconv.Itoa(a+5) + `, "other": "field"}` + "\n"
 	}
 	require.NoError(t, os.WriteFile(data, []byte(text), 0o644))
-	args := []string{"train", "--task", "countdown", "--model", from, "--dataset", data, "--threads", "1", "--max-completion-length", "12", "--num-generations", "2",
+	args := []string{"train", "--task", "countdown", "--model", from, "--dataset", data, "--threads", "1", "--preflight-prompts", "0", "--max-completion-length", "12", "--num-generations", "2",
 		"--prompts-per-step", "4", "--per-device-train-batch-size", "8", "--max-steps", "1", "--eval-steps", "1", "--eval-split", "0.3", "--json"}
 	var s trainSummary
 	oneObject(t, ok(t, append(args, "--output-dir", filepath.Join(dir, "run"))...).out, &s)

@@ -32,6 +32,8 @@ type trainView struct {
 	last   *gapg.StepStats
 	evals  map[string]float64
 	trend  trend
+
+	preflight *gapg.Preflight // nil where the run was resumed
 }
 
 // trend is a moving mean of what a single step shows too noisily.
@@ -108,6 +110,7 @@ type trainSummary struct {
 	Unanswered        int                `json:"cloud_calls_possibly_billed"`
 	MaxLogpDifference float64            `json:"max_logp_difference"`
 	BestStep          int                `json:"best_step,omitempty"`
+	Preflight         map[string]float64 `json:"preflight,omitempty"`
 	Evaluation        map[string]float64 `json:"evaluation,omitempty"`
 	OutputDir         string             `json:"output_dir"`
 	Model             string             `json:"model"`
@@ -118,6 +121,9 @@ func (v *trainView) summary(t *gapg.Trainer, run *gapg.Run, store *cloud.Store, 
 	s := trainSummary{Algorithm: v.c.Algorithm.Name(), Steps: state.Step, Budget: v.c.Budget.Share(), Rho: v.c.Budget.Rho(), Seed: v.c.Seed,
 		NumTokens: state.Tokens, Cloud: v.f.cloud.label(), CloudCalls: state.Calls, MaxLogpDifference: run.MaxLogpDifference(),
 		BestStep: run.BestStep(), Evaluation: finiteMap(v.evals), OutputDir: v.f.outputDir, Model: final}
+	if v.preflight != nil {
+		s.Preflight = v.preflight.Metrics()
+	}
 	cost := "unknown cost"
 	if state.Unpriced == 0 {
 		s.CloudCostUSD = &state.CostUSD
