@@ -171,7 +171,7 @@ type LogProbArgs struct {
 // Where A is BF16, dz (or Scale · dz) is rounded to BF16 before its products.
 type LogProbBackwardArgs struct {
 	DX       Tensor // [T, C] A
-	DW       Tensor // [V, C]
+	DW       Tensor // [V, C]; absent: not wanted
 	X        Tensor // [T, C] A
 	W        Weight // [V, C] W
 	Targets  Tensor // [T] I32

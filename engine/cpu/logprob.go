@@ -131,7 +131,9 @@ func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 	*op = logProbBackwardOp{x: b.f32(a.X), w: b.weight(a.W), scale: a.Scale}
 	n := op.x.rows
 	op.dx = b.shaped(a.DX, n, op.x.cols)
-	op.dw = b.shaped(a.DW, op.w.rows, op.x.cols)
+	if op.weight = a.DW.Valid(); op.weight {
+		op.dw = b.shaped(a.DW, op.w.rows, op.x.cols)
+	}
 	if op.x.cols != op.w.cols {
 		panic("cpu: log prob backward: shapes do not match")
 	}
@@ -160,6 +162,7 @@ type logProbBackwardOp struct {
 	lse, entropy       []float32
 	dlogProb, dentropy []float32
 	withEntropy        bool
+	weight             bool // its gradient is wanted
 	scale              float32
 
 	panels []float32
@@ -190,8 +193,10 @@ func (o *logProbBackwardOp) run(b *Backend) {
 			o.pass, o.grid = 1, newGrid(o.dz.rows, c, o.vn, threads)
 			b.parallel(o, o.grid.tiles)
 		}
-		o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
-		b.parallel(o, o.grid.tiles)
+		if o.weight {
+			o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
+			b.parallel(o, o.grid.tiles)
+		}
 	}
 }
 

@@ -21,8 +21,9 @@ func logprobChecks() (checks list) {
 			checks.add(op, kind, name, t*c*v, i, run)
 		}
 		add("LogProb", "plain", func(e *env) error { return logProb(e, t, c, v, scale, 1) })
-		add("LogProbBackward", "plain", func(e *env) error { return logProbBackward(e, t, c, v, scale, false) })
-		add("LogProbBackward", "entropy", func(e *env) error { return logProbBackward(e, t, c, v, scale, true) })
+		add("LogProbBackward", "plain", func(e *env) error { return logProbBackward(e, t, c, v, scale, false, true) })
+		add("LogProbBackward", "entropy", func(e *env) error { return logProbBackward(e, t, c, v, scale, true, true) })
+		add("LogProbBackward", "frozen head", func(e *env) error { return logProbBackward(e, t, c, v, scale, true, false) })
 	}
 	checks.one("LogProb", "peaked", func(e *env) error { return logProb(e, 6, 8, 100, 1, 30) })
 	return checks
@@ -63,13 +64,18 @@ func logProb(e *env, t, c, v int, scale float32, size float64) error {
 	return entropy.near(wh)
 }
 
-func logProbBackward(e *env, t, c, v int, scale float32, withEntropy bool) error {
+func logProbBackward(e *env, t, c, v int, scale float32, withEntropy, withWeight bool) error {
 	x, wb, w, targets := e.head(t, c, v, 1)
 	_, h, l := ref.LogProb(x.mat(), wb.mat(), targets.intsBefore(), float64(scale))
 	lse, dlogp := e.vec("LSE", toF32(l)), e.vec("DLogProb", e.normal(t, 1))
-	dx, dw := e.out("DX", t, c), e.inoutF32("DW", v, c)
-	a := engine.LogProbBackwardArgs{DX: dx.Tensor, DW: dw.Tensor, X: x.Tensor, W: w, Targets: targets.Tensor,
+	dx := e.out("DX", t, c)
+	a := engine.LogProbBackwardArgs{DX: dx.Tensor, X: x.Tensor, W: w, Targets: targets.Tensor,
 		LSE: lse.Tensor, DLogProb: dlogp.Tensor, Scale: scale}
+	var dw *block
+	if withWeight {
+		dw = e.inoutF32("DW", v, c)
+		a.DW = dw.Tensor
+	}
 	var entropy, dentropy []float64
 	if withEntropy {
 		hb, db := e.vec("Entropy", toF32(h)), e.vec("DEntropy", e.normal(t, 1))
@@ -81,7 +87,7 @@ func logProbBackward(e *env, t, c, v int, scale float32, withEntropy bool) error
 		return err
 	}
 	wx, ww := e.expectLogProbBackward(x.mat(), wb.mat(), targets.intsBefore(), lse.mat().V, entropy, dlogp.mat().V, dentropy, float64(scale))
-	if err := dx.near(wx); err != nil {
+	if err := dx.near(wx); err != nil || !withWeight {
 		return err
 	}
 	return dw.near(ww.plus(dw.mat().V, e.chain(t)))

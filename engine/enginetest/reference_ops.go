@@ -235,14 +235,16 @@ func (r *Reference) LogProb(a engine.LogProbArgs) {
 // LogProbBackward implements engine.Backend.
 func (r *Reference) LogProbBackward(a engine.LogProbBackwardArgs) {
 	r.do(func() {
-		must(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows && sameShape(a.DX, a.X) && sameShape(a.DW, a.W.Tensor),
+		must(a.X.Cols == a.W.Cols && a.Targets.Len() == a.X.Rows && sameShape(a.DX, a.X) && (!a.DW.Valid() || sameShape(a.DW, a.W.Tensor)),
 			"reference: logprob backward: bad shapes")
 		r.are(r.dtype(a.W.Tensor), a.X, a.DX)
 		r.are(engine.F32, a.DW)
 		dx, dw := r.intermediate(r.dtype(a.X)).LogProbBackward(r.floats(a.X), r.weight(a.W), r.ints(a.Targets), r.floats(a.LSE).V,
 			r.optional(a.Entropy).V, r.floats(a.DLogProb).V, r.optional(a.DEntropy).V, float64(a.Scale))
 		r.store(a.DX, dx)
-		r.add(a.DW, dw, true)
+		if a.DW.Valid() {
+			r.add(a.DW, dw, true)
+		}
 	})
 }
 

@@ -473,6 +473,11 @@ var defects = []struct {
 		a.DEntropy = engine.Tensor{}
 		d.Backend.LogProbBackward(a)
 	}}},
+	{"nothing done for a frozen head", "LogProbBackward/frozen head", defective{lpBackward: func(d *defective, a engine.LogProbBackwardArgs) {
+		if a.DW.Valid() {
+			d.Backend.LogProbBackward(a)
+		}
+	}}},
 	{"head gradient overwritten", "LogProbBackward/plain", defective{lpBackward: func(d *defective, a engine.LogProbBackwardArgs) {
 		d.Backend.Fill(a.DW, 0)
 		d.Backend.LogProbBackward(a)

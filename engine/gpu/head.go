@@ -58,7 +58,7 @@ func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 	}
 	n := x.rows
 	dx := b.shaped(a.DX, x.dtype, n, x.cols)
-	dw := b.shaped(a.DW, engine.F32, w.rows, x.cols)
+	dw := b.optional(a.DW, engine.F32, w.rows, x.cols)
 	targets := b.vec(a.Targets, engine.I32, n)
 	lse, dLogProb := b.vec(a.LSE, engine.F32, n), b.vec(a.DLogProb, engine.F32, n)
 	dEntropy := b.optionalVec(a.DEntropy, engine.F32, n)
@@ -97,10 +97,12 @@ func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 		sizes(args, s.Cols, s.From, dzStride, plan.Stride).Float32(a.Scale)
 		b.launch(op, &gradient, s.Rows, 1, 1)
 
-		rows := x.rowRange(s.Row, s.Rows)
-		wGrad := dw.rowRange(s.From, s.Cols).matrix()
-		b.product(op, kernels.Product{Op: kernels.GradWeight, Factors: x.kernelType(), Result: kernels.F32,
-			M: s.Cols, N: x.cols, K: s.Rows, A: dz, B: rows.matrix(), C: wGrad, R: wGrad})
+		if dw.present() {
+			rows := x.rowRange(s.Row, s.Rows)
+			wGrad := dw.rowRange(s.From, s.Cols).matrix()
+			b.product(op, kernels.Product{Op: kernels.GradWeight, Factors: x.kernelType(), Result: kernels.F32,
+				M: s.Cols, N: x.cols, K: s.Rows, A: dz, B: rows.matrix(), C: wGrad, R: wGrad})
+		}
 
 		out := dx.rowRange(s.Row, s.Rows)
 		sum := out.matrix()
