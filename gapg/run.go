@@ -254,7 +254,7 @@ func (r *Run) save(ctx context.Context) error {
 		}
 	}
 	err = checkpoint.WriteDir(r.checkpointDir(t.state.Step), func(tmp string) error {
-		if err := t.s.Model.Save(ctx, tmp); err != nil {
+		if err := t.s.Model.SaveState(ctx, tmp); err != nil {
 			return err
 		}
 		if err := t.s.Tokenizer.Save(filepath.Join(tmp, tokenizer.File)); err != nil {

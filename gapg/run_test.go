@@ -27,6 +27,7 @@ type runner struct {
 	alg   func() Algorithm
 	cfg   RunConfig
 	best  map[int]float64 // the metric "score" by step
+	lora  *model.LoRA
 }
 
 var errKilled = errors.New("killed")
@@ -34,7 +35,7 @@ var errKilled = errors.New("killed")
 // train runs until the step stop (with a checkpoint) or kill (without), or to
 // the end where both are 0, and returns the weights that it ends with.
 func (r *runner) train(t testing.TB, resume bool, stop, kill int) (map[string][]float32, error) {
-	y := newToy(t, toyOptions{plain: true, store: r.store, cloud: r.cloud, config: func(c *Config) {
+	y := newToy(t, toyOptions{plain: true, store: r.store, cloud: r.cloud, types: model.Options{LoRA: r.lora}, config: func(c *Config) {
 		c.Algorithm, c.MaxSteps, c.PromptsPerStep, c.Temperature = r.alg(), 12, 6, 0.9
 		c.LRScheduler, c.WarmupSteps = "cosine", 2
 	}})
@@ -85,7 +86,11 @@ func (r *runner) outcome(t testing.TB, weights map[string][]float32) outcome {
 	require.NoError(t, err)
 	for _, s := range steps {
 		dir := filepath.Join(r.dir, fmt.Sprintf("checkpoint-%d", s))
-		for _, f := range []string{"model.safetensors", "optimizer.safetensors", "config.json", "tokenizer.json", stateFile} {
+		files := []string{"model.safetensors", "config.json"}
+		if r.lora != nil {
+			files = []string{model.AdapterWeightsFile, model.AdapterConfigFile}
+		}
+		for _, f := range append(files, "optimizer.safetensors", "tokenizer.json", stateFile) {
 			data, err := os.ReadFile(filepath.Join(dir, f))
 			require.NoError(t, err)
 			if f == stateFile { // the log's length has the digits of wall-clock times in it
@@ -131,11 +136,13 @@ func TestResume(t *testing.T) {
 		cfg  RunConfig
 		best map[int]float64
 		left []int // checkpoints at the end
+		lora *model.LoRA
 	}
 	scenarios := []scenario{
-		{"best kept and loaded", RunConfig{SaveSteps: 3, EvalSteps: 2, EvalOnStart: true, SaveTotalLimit: 1, MetricForBest: "score", LoadBest: true}, rising, []int{4, 12}},
-		{"early stop", RunConfig{SaveSteps: 5, EvalSteps: 2, SaveTotalLimit: 1, MetricForBest: "score", Patience: 2}, rising, []int{4, 8}},
-		{"last only", RunConfig{SaveTotalLimit: 1, LoggingSteps: 2}, nil, []int{12}},
+		{"best kept and loaded", RunConfig{SaveSteps: 3, EvalSteps: 2, EvalOnStart: true, SaveTotalLimit: 1, MetricForBest: "score", LoadBest: true}, rising, []int{4, 12}, nil},
+		{"early stop", RunConfig{SaveSteps: 5, EvalSteps: 2, SaveTotalLimit: 1, MetricForBest: "score", Patience: 2}, rising, []int{4, 8}, nil},
+		{"last only", RunConfig{SaveTotalLimit: 1, LoggingSteps: 2}, nil, []int{12}, nil},
+		{"adapters", RunConfig{SaveSteps: 3, SaveTotalLimit: 1}, nil, []int{12}, &model.LoRA{R: 3}},
 	}
 	algs := map[string]func() Algorithm{
 		"gapg":    func() Algorithm { return GAPG{} },
@@ -153,6 +160,7 @@ func TestResume(t *testing.T) {
 				continue // the state that differs is da-grpo's
 			}
 			whole := newRunner(t, alg, s.cfg, s.best)
+			whole.lora = s.lora
 			w, err := whole.train(t, false, 0, 0)
 			require.NoError(t, err)
 			want := whole.outcome(t, w)
@@ -177,6 +185,7 @@ func TestResume(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%s/%s/%s", s.name, name, how), func(t *testing.T) {
 					r := newRunner(t, alg, s.cfg, s.best)
+					r.lora = s.lora
 					for i, c := range cs {
 						_, err := r.train(t, i > 0, c.stop, c.kill)
 						if c.stop > 0 {

@@ -111,7 +111,7 @@ func (r *SFTRun) save(ctx context.Context) error {
 		return err
 	}
 	err = checkpoint.WriteDir(checkpointDir(r.Config.Dir, s.steps), func(tmp string) error {
-		if err := s.m.Save(ctx, tmp); err != nil {
+		if err := s.m.SaveState(ctx, tmp); err != nil {
 			return err
 		}
 		if err := r.Tokenizer.Save(filepath.Join(tmp, tokenizer.File)); err != nil {

@@ -113,7 +113,7 @@ type toyOptions struct {
 	setup   func(*Setup)
 	wrap    func(engine.Backend) engine.Backend // around the CPU
 	plain   bool                                // the CPU itself, not deferred
-	types   model.Options                       // Weights and Moments
+	types   model.Options                       // Weights, Moments and LoRA
 	threads int
 	maxRows int
 	width   int

@@ -25,7 +25,8 @@ type Desk interface {
 }
 
 // Setup is what a Trainer works on. The model must be trainable and is
-// changed; Reference, needed where Config.Loss.Beta is not zero, is not.
+// changed; Reference, needed where Config.Loss.Beta is not zero, is not. A model
+// that trains adapters can do without: then its frozen weights are the reference.
 type Setup struct {
 	Model     *model.Model
 	Reference *model.Model
@@ -93,7 +94,7 @@ func NewTrainer(c Config, s Setup) (*Trainer, error) {
 		return nil, errors.New("trainer: the model was not made trainable; set model.Options.Trainable and MaxRows")
 	case len(s.Prompts) == 0:
 		return nil, errors.New("training data: no prompts; give a data set with at least one")
-	case c.Loss.Beta != 0 && s.Reference == nil:
+	case c.Loss.Beta != 0 && s.Reference == nil && s.Model.Options().LoRA == nil:
 		return nil, fmt.Errorf("beta %g: a KL penalty needs a reference model", c.Loss.Beta)
 	case s.Cloud == nil && c.Budget.Num != 0:
 		return nil, fmt.Errorf("cloud budget %s: no cloud to ask; set a cloud or a budget of 0", c.Budget)
@@ -489,12 +490,20 @@ func (t *Trainer) logprobs(ctx context.Context, b *Batch, keep []int, st *StepSt
 	first := b.Iteration == 0
 	scale := float32(1 / t.cfg.Temperature)
 	if first && t.cfg.Loss.Beta != 0 {
-		err := forwardAll(ctx, t.s.Reference, b, keep, scale, func(r *Rollout, at int, v []float32) {
-			if at == 0 {
-				r.RefLogprobs = make([]float32, len(r.Tokens))
-			}
-			copy(r.RefLogprobs[at:], v)
-		})
+		reference := func(m *model.Model) error {
+			return forwardAll(ctx, m, b, keep, scale, func(r *Rollout, at int, v []float32) {
+				if at == 0 {
+					r.RefLogprobs = make([]float32, len(r.Tokens))
+				}
+				copy(r.RefLogprobs[at:], v)
+			})
+		}
+		var err error
+		if t.s.Reference != nil {
+			err = reference(t.s.Reference)
+		} else {
+			err = t.s.Model.WithoutAdapters(func() error { return reference(t.s.Model) })
+		}
 		if err != nil {
 			return err
 		}

@@ -119,6 +119,36 @@ func TestReferenceModel(t *testing.T) {
 	require.NoError(t, ref.Close())
 }
 
+// With adapters the frozen weights are the reference, and a second copy of them
+// changes nothing.
+func TestAdaptersNeedNoReference(t *testing.T) {
+	train := func(copied bool) (kl []float64, weights map[string][]float32) {
+		y := newToy(t, toyOptions{plain: true, maxRows: 40, types: model.Options{LoRA: &model.LoRA{R: 2, TargetModules: []string{model.AllLinear}}},
+			config: func(c *Config) { c.Algorithm, c.Loss.Beta, c.NumIterations = GRPO{}, 0.1, 2 },
+			setup: func(s *Setup) {
+				if copied {
+					var err error
+					s.Reference, err = s.Model.Clone(bg, model.Options{MaxRows: 40})
+					require.NoError(t, err)
+				}
+			}})
+		if copied {
+			defer y.tr.s.Reference.Close()
+		}
+		for range 4 {
+			st := y.step(t)
+			require.Zero(t, st.MaxLogpDifference)
+			kl = append(kl, st.KL)
+		}
+		return kl, y.params(t, model.Weights)
+	}
+	kl, weights := train(false)
+	require.NotZero(t, kl[3])
+	kl2, weights2 := train(true)
+	require.Equal(t, kl2, kl)
+	require.True(t, sameBits(weights, weights2))
+}
+
 // flaw carries out recorded programs operation by operation, so that a defect
 // can be put in the decoder as well as in the training forward.
 type flaw struct {

@@ -31,7 +31,7 @@ func (m *Model) Backward(ctx context.Context, dLogProb, dEntropy []float32) erro
 	m.live = nil
 
 	args := engine.LogProbBackwardArgs{
-		DX: w.dn.RowRange(0, n), DW: m.gradMatrix(m.layout.head, m.cfg.VocabSize, m.cfg.HiddenSize),
+		DX: w.dn.RowRange(0, n), DW: m.headGradient(),
 		X: w.final.RowRange(0, n), W: m.head, Targets: head(w.targets, n), LSE: head(w.lse, n), Entropy: head(w.entropy, n),
 		DLogProb: head(w.dLogProb, n), Scale: p.scale,
 	}
@@ -56,6 +56,9 @@ func (m *Model) Backward(ctx context.Context, dLogProb, dEntropy []float32) erro
 		m.mixBackward(l, lo, rows)
 		m.attentionBackward(l, p)
 	}
+	if m.tuning != nil { // the embedding is frozen
+		return nil
+	}
 	m.be.ScatterAdd(engine.ScatterAddArgs{
 		Table: m.gradMatrix(m.layout.embed, m.cfg.VocabSize, m.cfg.HiddenSize), Src: w.dx.RowRange(0, rows), IDs: head(w.ids, rows),
 	})
@@ -66,12 +69,33 @@ func (m *Model) gradMatrix(off, rows, cols int) engine.Tensor {
 	return engine.Matrix(m.grads, off, rows, cols)
 }
 
-// gradVector views a vector's gradient, absent where the vector is.
+// headGradient views the head's gradient, absent where it is frozen.
+func (m *Model) headGradient() engine.Tensor {
+	if m.tuning != nil {
+		return engine.Tensor{}
+	}
+	return m.gradMatrix(m.layout.head, m.cfg.VocabSize, m.cfg.HiddenSize)
+}
+
+// gradVector views a vector's gradient, absent where the vector is or where it is
+// frozen.
 func (m *Model) gradVector(off, n int) engine.Tensor {
-	if off < 0 {
+	if off < 0 || m.tuning != nil {
 		return engine.Tensor{}
 	}
 	return engine.Vector(m.grads, off, n)
+}
+
+// weightBackward adds to the gradients of the product at off [N, K], and of its
+// bias, for Y = X·Wᵀ: to W's own, or to those of its adapters.
+func (m *Model) weightBackward(off, bias int, dy, x engine.Tensor) {
+	if m.tuning != nil {
+		m.adapterBackward(off, dy, x)
+		return
+	}
+	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{
+		DW: m.gradMatrix(off, dy.Cols, x.Cols), DBias: m.gradVector(bias, dy.Cols), DY: dy, X: x,
+	})
 }
 
 // mixBackward takes dx from a layer's output to its state after attention, on
@@ -80,7 +104,7 @@ func (m *Model) mixBackward(l, from, to int) {
 	y, at, w := &m.layers[l], &m.layout.layers[l], m.work
 	a := &w.layers[l]
 	c := &m.cfg
-	C, F, HD := c.HiddenSize, c.IntermediateSize, c.NumAttentionHeads*c.HeadDim
+	C, F := c.HiddenSize, c.IntermediateSize
 	dx, dxa := w.dx.RowRange(from, to), w.dxa.RowRange(from, to)
 	dn, dff := w.dn.RowRange(from, to), w.dff.RowRange(from, to)
 	mid, n2, rstd2 := a.mid.RowRange(from, to), a.n2.RowRange(from, to), a.rstd2.RowRange(from, to)
@@ -92,17 +116,17 @@ func (m *Model) mixBackward(l, from, to int) {
 	}
 
 	m.round(dxa, dx)
-	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.down, C, F), DY: dxa, X: ff})
+	m.weightBackward(at.down, -1, dxa, ff)
 	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dff, DY: dxa, W: y.down})
 	m.be.SwiGLUBackward(engine.SwiGLUBackwardArgs{DGate: gate, DUp: up, DY: dff, Gate: gate, Up: up})
-	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.gateUp, 2*F, C), DY: gu, X: n2})
+	m.weightBackward(at.gateUp, -1, gu, n2)
 	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dn, DY: gu, W: y.gateUp})
 	m.be.RMSNormBackward(engine.RMSNormBackwardArgs{
 		DX: dx, DW: m.gradVector(at.norm2, C), DY: dn, X: mid, W: y.norm2, Rstd: rstd2, Groups: 1, Accumulate: true,
 	})
 
 	m.round(dxa, dx)
-	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: m.gradMatrix(at.o, C, HD), DY: dxa, X: a.o.RowRange(from, to)})
+	m.weightBackward(at.o, -1, dxa, a.o.RowRange(from, to))
 	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: w.do.RowRange(from, to), DY: dxa, W: y.o})
 	if from > 0 {
 		m.be.Fill(w.do.RowRange(0, from), 0)
@@ -146,9 +170,10 @@ func (m *Model) attentionBackward(l int, p *packed) {
 			DX: dk, DW: m.gradVector(at.kNorm, D), DY: dk, X: raw.ColRange(H*D, (H+KV)*D), W: y.kNorm, Rstd: a.kRstd.RowRange(0, rows), Groups: KV,
 		})
 	}
-	m.be.LinearBackwardWeight(engine.LinearBackwardWeightArgs{
-		DW: m.gradMatrix(at.qkv, (H+2*KV)*D, C), DBias: m.gradVector(at.bias, (H+2*KV)*D), DY: dqkv, X: n1,
-	})
+	m.weightBackward(at.qkv, at.bias, dqkv, n1)
+	if l == 0 && m.tuning != nil { // nothing below is trained
+		return
+	}
 	m.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: dn, DY: dqkv, W: y.qkv})
 	m.be.RMSNormBackward(engine.RMSNormBackwardArgs{
 		DX: dx, DW: m.gradVector(at.norm1, C), DY: dn, X: x, W: y.norm1, Rstd: a.rstd1.RowRange(0, rows), Groups: 1, Accumulate: true,
@@ -158,7 +183,7 @@ func (m *Model) attentionBackward(l int, p *packed) {
 // ZeroGrad clears the gradients.
 func (m *Model) ZeroGrad() {
 	if m.grads != nil {
-		m.be.Fill(engine.Vector(m.grads, 0, m.layout.total), 0)
+		m.be.Fill(engine.Vector(m.grads, 0, m.trained.total), 0)
 	}
 }
 
@@ -172,7 +197,7 @@ func (m *Model) GradNorm(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	out := engine.Vector(m.scalar, 0, 1)
-	m.be.SumSquares(engine.SumSquaresArgs{Out: out, X: engine.Vector(m.grads, 0, m.layout.total)})
+	m.be.SumSquares(engine.SumSquaresArgs{Out: out, X: engine.Vector(m.grads, 0, m.trained.total)})
 	var s [1]float32
 	if err := m.be.Wait(m.be.DownloadF32(s[:], out)); err != nil {
 		return 0, fmt.Errorf("model: gradient norm: %w", err)
@@ -188,8 +213,8 @@ type AdamW struct {
 	GradScale             float32 // multiplies the gradients: clipping, averaging
 }
 
-// AdamWStep updates the weights from the gradients (Loshchilov and Hutter 2019)
-// and brings the backend's copies up to date. It leaves the gradients as they
+// AdamWStep updates what is trained from the gradients (Loshchilov and Hutter
+// 2019) and brings what is made from it up to date. It leaves the gradients as they
 // are. It panics where the model is not trainable.
 func (m *Model) AdamWStep(s AdamW) {
 	if !m.opts.Trainable {
@@ -206,20 +231,31 @@ func (m *Model) AdamWStep(s AdamW) {
 	set(&s.GradScale, 1)
 	m.steps++
 	m.live = nil
+	masters := m.weights
+	if m.tuning != nil {
+		masters = m.tuning.masters
+	}
 	step := func(from, to int, decay float32) {
+		if from == to {
+			return
+		}
 		a := engine.AdamWArgs{
-			P: engine.Vector(m.weights, from, to-from), G: engine.Vector(m.grads, from, to-from),
+			P: engine.Vector(masters, from, to-from), G: engine.Vector(m.grads, from, to-from),
 			LR: s.LR, Beta1: s.Beta1, Beta2: s.Beta2, Eps: s.Eps, WeightDecay: decay, GradScale: s.GradScale, Step: m.steps,
 		}
 		a.M, a.MScale = m.moment1.view(from, to)
 		a.V, a.VScale = m.moment2.view(from, to)
-		if m.working != nil && from == 0 {
+		if m.working != nil && m.tuning == nil && from == 0 {
 			a.Copy = engine.Vector(m.working, 0, to)
 		}
 		m.be.AdamW(a)
 	}
-	step(0, m.layout.matrices, s.WeightDecay)
-	step(m.layout.matrices, m.layout.total, 0)
+	step(0, m.trained.matrices, s.WeightDecay)
+	step(m.trained.matrices, m.trained.total, 0)
+	if m.tuning != nil {
+		m.refreshTargets(true)
+		return
+	}
 	m.refreshProducts()
 }
 

@@ -21,8 +21,15 @@ const (
 
 // Load reads a checkpoint directory in Hugging Face's layout (config.json and
 // model.safetensors, or its shards and their index, in F32, BF16 or F16) onto be,
-// in the types that o says.
+// in the types that o says. Of an adapter directory in PEFT's layout it reads the
+// base model and adds the adapter to its weights.
 func Load(ctx context.Context, be engine.Backend, dir string, o Options) (*Model, error) {
+	if o.LoRA != nil {
+		o.LoRA = o.LoRA.over(dir)
+	}
+	if IsAdapter(dir) {
+		return loadAdapted(ctx, be, dir, o)
+	}
 	cfg, err := ReadConfig(filepath.Join(dir, ConfigFile))
 	if err != nil {
 		return nil, err
@@ -62,8 +69,12 @@ func load(be engine.Backend, cfg Config, o Options, read func(*Model) error) (*M
 }
 
 // LoadWeights replaces m's weights by those of a checkpoint directory of the
-// same shape. The optimizer stays as it is.
+// same shape, or, with Options.LoRA, its adapters by those of an adapter
+// directory. The optimizer stays as it is.
 func (m *Model) LoadWeights(ctx context.Context, dir string) error {
+	if m.tuning != nil {
+		return m.LoadAdapter(ctx, dir)
+	}
 	w, err := checkpoint.OpenWeights(dir)
 	if err != nil {
 		return err
@@ -94,7 +105,7 @@ func (m *Model) readFrom(ctx context.Context, s weightSource) error {
 		if err := s.ReadF32(p.Name, p.Shape(), buf); err != nil {
 			return err
 		}
-		t, err := m.state(Weights, p)
+		t, err := m.source(p)
 		if err != nil {
 			return err
 		}
@@ -167,7 +178,7 @@ func (m *Model) optimizerState() (format string, list []saved) {
 	format = optimizerFormat
 	for i, s := range []*moment{&m.moment1, &m.moment2} {
 		prefix := []string{momentPrefix1, momentPrefix2}[i]
-		for _, p := range m.layout.params {
+		for _, p := range m.trained.params {
 			name := prefix + p.Name
 			if p.off < s.from {
 				name = prefix + codesPrefix + p.Name

@@ -19,6 +19,10 @@
 // working copy in the same pass, and activations are of the type that
 // engine.Backend.Precision gives, but for the residual stream and its gradient.
 //
+// With Options.LoRA the weights are frozen and thin adapters trained (lora.go):
+// products are computed with the sum of the two, which is made anew after each
+// update, so that generation costs what it does without.
+//
 // Start reading at model.go (what a Model holds), then forward.go, backward.go
 // and scheduler.go. The shape letters are those of package engine.
 package model

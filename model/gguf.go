@@ -202,6 +202,9 @@ func openGGUF(path string) (*checkpoint.GGUF, Config, error) {
 
 // LoadGGUF reads a model from a GGUF file onto be, dequantised.
 func LoadGGUF(ctx context.Context, be engine.Backend, path string, o Options) (*Model, error) {
+	if o.LoRA != nil {
+		o.LoRA = o.LoRA.over(path)
+	}
 	g, cfg, err := openGGUF(path)
 	if err != nil {
 		return nil, err

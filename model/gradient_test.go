@@ -89,7 +89,7 @@ func gradients(t testing.TB, m *Model, b *Batch, dp []float32) []float32 {
 		require.NoError(t, err)
 		require.NoError(t, m.Backward(ctx, dp[p.From:p.To], nil))
 	}
-	g := make([]float32, m.layout.total)
+	g := make([]float32, m.trained.total)
 	require.NoError(t, m.be.Wait(m.be.DownloadF32(g, engine.Vector(m.grads, 0, len(g)))))
 	return g
 }

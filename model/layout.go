@@ -8,7 +8,8 @@ type Param struct {
 	Name       string
 	Rows, Cols int
 
-	off int
+	off     int
+	adapter bool // of a LoRA: off counts from the adapters' first element
 }
 
 // Shape returns the dimensions as safetensors writes them.
@@ -21,16 +22,29 @@ func (p Param) Shape() []int {
 
 func (p Param) len() int { return max(p.Rows, 1) * p.Cols }
 
-// layout places every parameter in one flat vector, which serves weights,
-// gradients and both moments alike: matrices first, then norms and biases, so
-// that weight decay is one AdamW call with it and one without. Query, key and
-// value rows are adjacent, and so are gate and up, so that each pair or triple
-// is a single product.
-type layout struct {
+// flat places parameters in one vector, which serves weights, gradients and both
+// moments alike: matrices first, then norms and biases, so that weight decay is
+// one AdamW call with it and one without.
+type flat struct {
 	params   []Param
 	matrices int // elements [0, matrices) are subject to weight decay
 	total    int
+}
 
+func (f *flat) add(p Param) (off int) {
+	p.off = f.total
+	f.params = append(f.params, p)
+	f.total += p.len()
+	return p.off
+}
+
+func (f *flat) pad() { f.total = align(f.total) }
+
+// layout is the flat vector of a decoder's own parameters. Query, key and value
+// rows are adjacent, and so are gate and up, so that each pair or triple is a
+// single product.
+type layout struct {
+	flat
 	embed, head, norm int // head is embed where embeddings are tied
 	layers            []layerLayout
 }
@@ -48,13 +62,8 @@ func align(n int) int { return (n + paramAlign - 1) / paramAlign * paramAlign }
 
 func newLayout(c *Config) *layout {
 	l := &layout{layers: make([]layerLayout, c.NumHiddenLayers)}
-	add := func(name string, rows, cols int) int {
-		off := l.total
-		l.params = append(l.params, Param{Name: name, Rows: rows, Cols: cols, off: off})
-		l.total += max(rows, 1) * cols
-		return off
-	}
-	pad := func() { l.total = align(l.total) }
+	add := func(name string, rows, cols int) int { return l.add(Param{Name: name, Rows: rows, Cols: cols}) }
+	pad := l.pad
 	q, kv := c.NumAttentionHeads*c.HeadDim, c.NumKeyValueHeads*c.HeadDim
 
 	l.embed = add("model.embed_tokens.weight", c.VocabSize, c.HiddenSize)

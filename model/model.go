@@ -32,6 +32,8 @@ type Options struct {
 	// Recompute keeps fewer activations for Backward, which computes norms and
 	// SwiGLU once more. Results are the same to the bit.
 	Recompute bool
+	// LoRA, unless nil, freezes all weights and trains adapters instead.
+	LoRA *LoRA
 }
 
 // Model is a decoder's parameters on one device, with gradients and optimizer
@@ -50,7 +52,11 @@ type Model struct {
 	wfrom   int
 	working engine.Buffer // the matrices in BF16; nil where products use weights itself
 
-	grads            engine.Buffer // layout.total F32; nil unless trainable
+	// trained is what training changes, and what gradients and moments are laid out
+	// by: the layout's parameters, or those of adapters.
+	trained          *flat
+	tuning           *tuning       // adapters; nil without Options.LoRA
+	grads            engine.Buffer // trained.total F32; nil unless trainable
 	moment1, moment2 moment
 
 	embed  engine.Tensor // [V, C]
@@ -66,8 +72,9 @@ type Model struct {
 	live   *packed    // the batch whose activations work holds, until Backward
 	packed packed
 
-	steps  int // AdamW steps taken
-	closed bool
+	steps   int    // AdamW steps taken
+	baseSum string // digest of the frozen weights; empty until it is needed
+	closed  bool
 
 	generation []byte // generation_config.json, carried from Load to Save
 }
@@ -92,6 +99,9 @@ func New(be engine.Backend, cfg Config, seed uint64, o Options) (*Model, error) 
 	w := initialWeights(&m.cfg, m.layout, seed)
 	be.UploadF32(m.matrices(), w[:m.layout.matrices])
 	be.UploadF32(m.vectors(), w[m.layout.matrices:])
+	if m.tuning != nil {
+		m.freeze()
+	}
 	if err := m.prepare(); err != nil {
 		m.Close()
 		return nil, err
@@ -121,7 +131,16 @@ func allocate(be engine.Backend, cfg Config, o Options) (*Model, error) {
 	if o.Moments != engine.F32 && o.Moments != engine.U8 {
 		return nil, fmt.Errorf("model: optimizer moments in %v: must be F32 or U8", o.Moments)
 	}
-	m := &Model{be: be, cfg: cfg, opts: o, act: act, layout: newLayout(&cfg)}
+	m := &Model{be: be, cfg: cfg, layout: newLayout(&cfg), act: act}
+	m.trained = &m.layout.flat
+	if o.LoRA != nil {
+		l, err := o.LoRA.resolve()
+		if err != nil {
+			return nil, err
+		}
+		o.LoRA = &l
+	}
+	m.opts = o
 	if err := m.allocBuffers(); err != nil {
 		m.Close()
 		return nil, err
@@ -132,6 +151,15 @@ func allocate(be engine.Backend, cfg Config, o Options) (*Model, error) {
 
 func (m *Model) allocBuffers() error {
 	n, matrices := m.layout.total, m.layout.matrices
+	if l := m.opts.LoRA; l != nil {
+		s := newAdapterSet(*l, m.layout)
+		t, err := newTuning(m.be, s, m.opts.Weights)
+		if err != nil {
+			return err
+		}
+		t.upload(s.initial())
+		m.tuning, m.trained = t, &s.flat
+	}
 	allocAs := func(d engine.DType, dst *engine.Buffer, n int, what string) error {
 		b, err := m.be.Alloc(d, n)
 		if err != nil {
@@ -145,7 +173,7 @@ func (m *Model) allocBuffers() error {
 		if err := allocAs(m.opts.Weights, &m.working, matrices, "weights"); err != nil {
 			return err
 		}
-		if !m.opts.Trainable {
+		if !m.opts.Trainable || m.tuning != nil {
 			m.wfrom = matrices
 		}
 	}
@@ -153,6 +181,7 @@ func (m *Model) allocBuffers() error {
 		return err
 	}
 	if m.opts.Trainable {
+		n, matrices := m.trained.total, m.trained.matrices
 		if err := alloc(&m.grads, n, "gradients"); err != nil {
 			return err
 		}
@@ -186,7 +215,7 @@ func (m *Model) allocBuffers() error {
 
 	if m.opts.MaxRows > 0 {
 		w, err := newWorkspace(m.be, &m.cfg, workspaceShape{
-			rows: m.opts.MaxRows, keep: m.opts.Trainable, recompute: m.opts.Recompute, act: m.act,
+			rows: m.opts.MaxRows, keep: m.opts.Trainable, recompute: m.opts.Recompute, act: m.act, rank: m.opts.rank(),
 		})
 		if err != nil {
 			return err
@@ -196,14 +225,27 @@ func (m *Model) allocBuffers() error {
 	return nil
 }
 
+// rank returns that of the adapters, 0 without any.
+func (o *Options) rank() int {
+	if o.LoRA == nil {
+		return 0
+	}
+	return o.LoRA.R
+}
+
+// multiplied returns the buffer of the matrices that products are computed with.
+func (m *Model) multiplied() engine.Buffer {
+	if m.working != nil {
+		return m.working
+	}
+	return m.weights
+}
+
 // bind points the named views into the flat weights.
 func (m *Model) bind() {
 	c := &m.cfg
 	q, kv := c.NumAttentionHeads*c.HeadDim, c.NumKeyValueHeads*c.HeadDim
-	from := m.weights
-	if m.working != nil {
-		from = m.working
-	}
+	from := m.multiplied()
 	mat := func(off, rows, cols int) engine.Weight {
 		return engine.Weight{Tensor: engine.Matrix(from, off, rows, cols)}
 	}
@@ -260,6 +302,9 @@ func (m *Model) vectors() engine.Tensor {
 // prepare has the backend lay the weights out as it likes them.
 func (m *Model) prepare() error {
 	m.roundMatrices()
+	if m.tuning != nil {
+		m.merge(true)
+	}
 	var err error
 	m.products(func(w *engine.Weight) {
 		if err == nil {
@@ -277,6 +322,9 @@ func (m *Model) prepare() error {
 // themselves.
 func (m *Model) RefreshWeights() {
 	m.roundMatrices()
+	if m.tuning != nil {
+		m.merge(true)
+	}
 	m.refreshProducts()
 }
 
@@ -301,8 +349,12 @@ func (m *Model) Options() Options { return m.opts }
 // Backend returns the device that the model lives on.
 func (m *Model) Backend() engine.Backend { return m.be }
 
-// Params lists the parameters in the order of the flat vectors.
+// Params lists the decoder's own parameters in the order of the flat vector.
 func (m *Model) Params() []Param { return append([]Param(nil), m.layout.params...) }
+
+// Trained lists the parameters that training changes: those of Params, or, with
+// Options.LoRA, the adapters' under PEFT's names.
+func (m *Model) Trained() []Param { return append([]Param(nil), m.trained.params...) }
 
 // StepCount returns the number of AdamW steps taken, which survives
 // SaveOptimizer and LoadOptimizer.
@@ -311,7 +363,9 @@ func (m *Model) StepCount() int { return m.steps }
 // Role is a kind of per-parameter state.
 type Role uint8
 
-// The roles. All but Weights exist in trainable models only.
+// The roles. All but Weights exist in trainable models only, and of the parameters
+// that are trained. The weights of a LoRA's target are those that products are
+// computed with.
 const (
 	Weights Role = iota
 	Gradients
@@ -325,8 +379,14 @@ func (m *Model) state(r Role, p Param) (engine.Tensor, error) {
 	if r != Weights && !m.opts.Trainable {
 		return engine.Tensor{}, errNotTrainable
 	}
+	if r != Weights && m.tuning != nil && !p.adapter {
+		return engine.Tensor{}, errFrozen
+	}
 	switch r {
 	case Weights:
+		if p.adapter {
+			return engine.Vector(m.tuning.masters, p.off, p.len()), nil
+		}
 		if p.off < m.layout.matrices {
 			return m.matrices().ColRange(p.off, p.off+p.len()), nil
 		}
@@ -341,10 +401,25 @@ func (m *Model) state(r Role, p Param) (engine.Tensor, error) {
 	return engine.Vector(s.values, p.off-s.from, p.len()), nil
 }
 
+// source views what a parameter's weights are made from: those themselves, or the
+// frozen elements of a LoRA's target.
+func (m *Model) source(p Param) (engine.Tensor, error) {
+	if m.tuning != nil && !p.adapter {
+		for i := range m.tuning.list {
+			if ad := &m.tuning.list[i]; ad.target.off == p.off {
+				return engine.Vector(m.tuning.base, ad.base, p.len()), nil
+			}
+		}
+	}
+	return m.state(Weights, p)
+}
+
 // ErrNonFinite says that generation met a log-probability that is not a number.
 var ErrNonFinite = errors.New("the weights are not finite")
 
 var errNotTrainable = errors.New("model: not trainable: set Options.Trainable")
+
+var errFrozen = errors.New("model: this parameter is frozen: Options.LoRA trains adapters alone")
 
 var errCodes = errors.New("model: this moment is kept in 8-bit codes")
 
@@ -352,6 +427,13 @@ func (m *Model) param(name string) (Param, error) {
 	for _, p := range m.layout.params {
 		if p.Name == name {
 			return p, nil
+		}
+	}
+	if m.tuning != nil {
+		for _, p := range m.trained.params {
+			if p.Name == name {
+				return p, nil
+			}
 		}
 	}
 	return Param{}, fmt.Errorf("model: no parameter named %q", name)
@@ -380,13 +462,16 @@ func (m *Model) ReadParam(ctx context.Context, r Role, name string) ([]float32, 
 
 // WriteParam uploads one parameter's elements in the given role. After weights
 // were written, call RefreshWeights once. A matrix's 8-bit moments cannot be
-// written.
+// written. Of a LoRA's target it writes the frozen weights.
 func (m *Model) WriteParam(ctx context.Context, r Role, name string, v []float32) error {
 	p, err := m.param(name)
 	if err != nil {
 		return err
 	}
 	t, err := m.state(r, p)
+	if err == nil && r == Weights {
+		t, err = m.source(p)
+	}
 	if err != nil {
 		return err
 	}
@@ -397,12 +482,16 @@ func (m *Model) WriteParam(ctx context.Context, r Role, name string, v []float32
 		return err
 	}
 	m.be.UploadF32(t, v)
+	if r == Weights && !p.adapter {
+		m.baseSum = ""
+	}
 	return nil
 }
 
 // Clone returns a model with the same weights on the same backend, made with
 // options of its own and a fresh optimizer. Weights in BF16 come from the masters
-// where m has them.
+// where m has them. The clone of a model with adapters has them merged into its
+// weights; where o.LoRA asks for some, they are new.
 func (m *Model) Clone(ctx context.Context, o Options) (*Model, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -422,6 +511,9 @@ func (m *Model) Clone(ctx context.Context, o Options) (*Model, error) {
 // CopyWeights overwrites m's weights with those of a model of the same shape
 // on the same backend.
 func (m *Model) CopyWeights(from *Model) error {
+	if m.tuning != nil {
+		return errors.New("model: CopyWeights to a model with adapters: make a Clone instead")
+	}
 	if m.be != from.be {
 		return errors.New("model: CopyWeights between two backends: save and load instead")
 	}
@@ -443,6 +535,9 @@ func (m *Model) CopyWeights(from *Model) error {
 func (m *Model) copyFrom(from *Model) {
 	m.be.Copy(m.matrices(), from.matrices())
 	m.be.Copy(m.vectors(), from.vectors())
+	if m.tuning != nil {
+		m.freeze()
+	}
 }
 
 // Close frees the model's memory. Schedulers over it must be closed first.
@@ -461,6 +556,9 @@ func (m *Model) Close() error {
 		if b != nil {
 			m.be.Free(b)
 		}
+	}
+	if m.tuning != nil {
+		m.tuning.free()
 	}
 	if m.work != nil {
 		m.work.free(m.be)

@@ -413,7 +413,9 @@ func TestPlanIsWhatIsAllocated(t *testing.T) {
 		for _, o := range []Options{{}, {MaxRows: 100}, {Trainable: true, MaxRows: 300, MaxContext: 90}, {Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true},
 			{Trainable: true, MaxRows: 300, MaxContext: 90, Moments: engine.U8}, {Weights: engine.BF16, MaxRows: 100},
 			{Weights: engine.BF16, Trainable: true, MaxRows: 300, MaxContext: 90},
-			{Weights: engine.BF16, Moments: engine.U8, Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true}} {
+			{Weights: engine.BF16, Moments: engine.U8, Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true},
+			{Trainable: true, MaxRows: 300, MaxContext: 90, LoRA: &LoRA{}},
+			{Weights: engine.BF16, Moments: engine.U8, Trainable: true, MaxRows: 300, MaxContext: 90, LoRA: testLoRA()}} {
 			be := &countingBackend{Backend: newCPU(t)}
 			if o.Weights == engine.BF16 {
 				be.Backend = newRounding(t)
@@ -426,6 +428,9 @@ func TestPlanIsWhatIsAllocated(t *testing.T) {
 			for _, i := range plan.Items {
 				if strings.HasPrefix(i.Name, "weights in") {
 					prepared = i.Bytes
+				}
+				if i.Name == "gradients" { // and their norm
+					require.Equal(t, int64(m.trained.total+1)*4, i.Bytes)
 				}
 			}
 			require.Equal(t, o.Weights == engine.F32, prepared > 0)

@@ -21,6 +21,16 @@ func NewPlan(cfg Config, o Options, s *SchedulerOptions) Plan {
 		o.MaxContext = cfg.MaxPositionEmbeddings
 	}
 	l := newLayout(&cfg)
+	trained := &l.flat
+	var set *adapterSet
+	if o.LoRA != nil {
+		r, err := o.LoRA.resolve()
+		if err != nil {
+			return Plan{} // nothing: no such model can be made
+		}
+		o.LoRA, set = &r, newAdapterSet(r, l)
+		trained = &set.flat
+	}
 	f32 := int64(engine.F32.Size())
 	act := o.Weights
 	total := int64(l.total) * f32
@@ -38,19 +48,28 @@ func NewPlan(cfg Config, o Options, s *SchedulerOptions) Plan {
 			prepared -= int64(cfg.VocabSize) * int64(cfg.HiddenSize) * f32
 		}
 		add("weights", total)
+		if set != nil {
+			prepared += set.prepared()
+		}
 		add("weights in the backend's layout (about)", prepared)
-	case o.Trainable:
-		add("weights", total)
-		add("matrices in "+o.Weights.String(), int64(l.matrices)*int64(o.Weights.Size()))
+	case o.Trainable && set == nil:
+		add("masters", total)
+		add("weights", int64(l.matrices)*int64(o.Weights.Size()))
 	default:
 		add("weights", vectors+int64(l.matrices)*int64(o.Weights.Size()))
 	}
+	if set != nil {
+		add("frozen copies of adapted weights", int64(set.frozen)*int64(o.Weights.Size()))
+		add("adapters", set.bytes(o.Weights))
+	}
 	if o.Trainable {
-		add("gradients", total+f32)
+		all := int64(trained.total) * f32
+		add("gradients", all+f32)
 		if o.Moments == engine.U8 {
-			add("optimizer", 2*(vectors+int64(l.matrices)+int64(momentBlocks(l.matrices))*f32))
+			codes := int64(trained.matrices) + int64(momentBlocks(trained.matrices))*f32
+			add("optimizer", 2*(all-int64(trained.matrices)*f32+codes))
 		} else {
-			add("optimizer", 2*total)
+			add("optimizer", 2*all)
 		}
 	}
 	add("rotary tables", int64(o.MaxContext)*int64(cfg.HeadDim)*f32)
@@ -60,7 +79,7 @@ func NewPlan(cfg Config, o Options, s *SchedulerOptions) Plan {
 		return a.bytes()
 	}
 	if o.MaxRows > 0 {
-		add("activations", workspaceBytes(workspaceShape{rows: o.MaxRows, keep: o.Trainable, recompute: o.Recompute, act: act}))
+		add("activations", workspaceBytes(workspaceShape{rows: o.MaxRows, keep: o.Trainable, recompute: o.Recompute, act: act, rank: o.rank()}))
 	}
 	if s != nil {
 		so := *s

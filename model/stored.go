@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/updraft-ml/updraft/model/checkpoint"
 )
@@ -33,7 +32,10 @@ type Checkpoint struct {
 
 // OpenCheckpoint opens a checkpoint directory as Load reads it, or a .gguf file.
 func OpenCheckpoint(path string) (*Checkpoint, error) {
-	if strings.HasSuffix(strings.ToLower(path), ".gguf") {
+	switch {
+	case IsAdapter(path):
+		return openAdapted(path)
+	case isGGUF(path):
 		g, cfg, err := openGGUF(path)
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ type workspaceShape struct {
 	recompute bool         // of those, not the norms' and SwiGLU's outputs
 	noHead    bool         // no log-probs: decoding and prefill
 	act       engine.DType // of what enters products and attention
+	rank      int          // of adapters to train, 0: none
 }
 
 // workspace holds the activations of one packed forward, planned in one arena.
@@ -36,6 +37,7 @@ type workspace struct {
 	do                 engine.Tensor // [T, H*D] A
 	dqkv               engine.Tensor // [T, (H+2KV)*D] A
 	dLogProb, dEntropy engine.Tensor // [T]
+	thin               engine.Tensor // [T, R] A: what adapters map to; absent without any
 }
 
 // activations are one layer's. Where nothing is kept, all layers share one.
@@ -118,6 +120,9 @@ func planWorkspace(a *arena, w *workspace, c *Config, s workspaceShape) {
 	a.plan(&w.dqkv, s.act, T, (H+2*KV)*D)
 	a.matrix(&w.dLogProb, 1, T)
 	a.matrix(&w.dEntropy, 1, T)
+	if s.rank > 0 {
+		a.plan(&w.thin, s.act, T, s.rank)
+	}
 }
 
 func newWorkspace(be engine.Backend, c *Config, s workspaceShape) (*workspace, error) {
