@@ -1,46 +1,52 @@
-// Command gpu checks and times Updraft's GPU kernels on the machine that it runs
-// on: the heart of what `make gpu-bundle` makes. It needs an NVIDIA driver, and
-// neither Go nor any CUDA toolkit.
+// Command gpu times what Updraft does on the GPU of the machine that it runs on,
+// beside its peers where they are there: the heart of what `make gpu-bundle`
+// makes. It needs an NVIDIA driver, and neither Go nor any CUDA toolkit.
 //
-// Correctness comes first: where a check fails nothing is timed and the exit
-// status is 1. Without a usable GPU it says why and exits with 2. What it
-// measures is written as JSON and as Markdown.
+// Every workload is computed once and compared with float64 before it is timed; a
+// wrong result is a failure and is not timed. Times are the device's, by events,
+// of recorded programs (CUDA graphs) that walk through copies of the operands that
+// together exceed the L2 cache several times over; whole steps are timed by the
+// clock. A peer's rounds alternate with ours.
 //
-// Start reading at run; checks are in check.go, timings in timing.go.
+// Each result is written as soon as it is there, so that a run that is killed
+// keeps what it has. Without a usable GPU it says why and exits with 2; where
+// something fails, with 1.
+//
+// Start reading at run; timing.go measures, workloads are in gemm.go, attention.go,
+// decode.go, head.go, memory.go and steps.go, peers in peer.go and peer/.
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/updraft-ml/updraft/cuda"
 )
 
 type options struct {
-	device      int
-	out         string
-	peer        string
-	quick       bool
-	checkOnly   bool
-	printShapes bool
-	noSM90a     bool
+	device int
+	out    string
+	groups string
+	peer   string
+	quick  bool
+	report bool
+	list   bool
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.device, "device", 0, "the device's number")
-	flag.StringVar(&o.out, "out", "results", "directory for results.json and results.md")
-	flag.StringVar(&o.peer, "peer", "", "the peer's timings, as peer.py writes them")
-	flag.BoolVar(&o.quick, "quick", false, "small shapes only")
-	flag.BoolVar(&o.checkOnly, "check", false, "check, time nothing")
-	flag.BoolVar(&o.noSM90a, "no-sm90a", false, "use the kernels for sm_80 on a Hopper GPU too")
-	flag.BoolVar(&o.printShapes, "print-shapes", false, "print the timed shapes as JSON, for peer.py, and end")
+	flag.StringVar(&o.out, "out", "results", "directory for results.jsonl, results.json and results.md")
+	flag.StringVar(&o.groups, "groups", "", "the groups to time, separated by commas; empty: all of them")
+	flag.StringVar(&o.peer, "peer", "", "the command that runs the peers, split at spaces, such as `python3 peer.py`; empty: no peers")
+	flag.BoolVar(&o.quick, "quick", false, "tiny shapes and few rounds: a test of this program")
+	flag.BoolVar(&o.report, "report", false, "write results.json and results.md from what is in the directory, and end")
+	flag.BoolVar(&o.list, "list", false, "list groups and workloads, and end")
 	flag.Parse()
 	err := run(o, os.Stdout)
 	var none *cuda.UnavailableError
@@ -55,43 +61,53 @@ func main() {
 }
 
 func run(o options, w io.Writer) (err error) {
-	if o.printShapes {
-		return json.NewEncoder(w).Encode(timedShapes(o.quick))
+	if o.report {
+		return writeReport(o.out)
 	}
-	peer, err := readPeer(o.peer)
+	chosen, err := choose(workloads(o.quick), o.groups)
 	if err != nil {
 		return err
 	}
-	drv, err := cuda.Open(cuda.WithLeakTracing())
-	if err != nil {
-		return err
-	}
-	dev, err := drv.OpenDevice(o.device)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, dev.Close())
-		for _, l := range drv.Leaks() {
-			err = errors.Join(err, fmt.Errorf("leaked: %v", l))
+	if o.list {
+		for _, x := range chosen {
+			fmt.Fprintf(w, "%-12s %s\n", x.group, x.name)
 		}
-	}()
-	fmt.Fprintln(w, dev.Info())
-	r := &report{Date: time.Now().UTC().Format(time.RFC3339), Device: dev.Info(), Peer: peer.Peer}
-	b, err := newBench(dev, o.noSM90a)
+		return nil
+	}
+	r, err := open(o, w)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	r.Functions = b.reportFunctions()
+	defer func() { err = errors.Join(err, r.close()) }()
+	for _, x := range chosen {
+		err = errors.Join(err, r.workload(x))
+	}
+	return err
+}
 
-	failed := b.checkAll(o.quick, r, w)
-	if failed == nil && !o.checkOnly {
-		failed = b.timeAll(o.quick, peer, r, w)
+// workloads lists everything, in the order in which it is timed: what takes long
+// comes last.
+func workloads(quick bool) []*workload {
+	return slices.Concat(copyWorkloads(quick), gemmWorkloads(quick), attentionWorkloads(quick), decodeWorkloads(quick),
+		headWorkloads(quick), memoryWorkloads(quick), stepWorkloads(quick))
+}
+
+// choose returns the workloads of the named groups.
+func choose(all []*workload, names string) ([]*workload, error) {
+	if names == "" {
+		return all, nil
 	}
-	if err := r.write(o.out); err != nil {
-		return err
+	var groups []string
+	for _, x := range all {
+		if !slices.Contains(groups, x.group) {
+			groups = append(groups, x.group)
+		}
 	}
-	fmt.Fprintln(w, "written:", filepath.Join(o.out, "results.json"), filepath.Join(o.out, "results.md"))
-	return failed
+	want := strings.Split(names, ",")
+	for _, n := range want {
+		if !slices.Contains(groups, n) {
+			return nil, fmt.Errorf("group %q: there are %s", n, strings.Join(groups, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(x *workload) bool { return !slices.Contains(want, x.group) }), nil
 }

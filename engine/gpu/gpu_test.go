@@ -3,6 +3,7 @@ package gpu
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -33,4 +34,21 @@ func open(t testing.TB, o Options) *Backend {
 
 func TestConformance(t *testing.T) {
 	enginetest.Run(t, func(t testing.TB) engine.Backend { return open(t, Options{}) }, suiteOptions()...)
+}
+
+// A timer gives time that grows with the work, and the work's failure.
+func TestTimer(t *testing.T) {
+	b := open(t, Options{})
+	timer, err := b.NewTimer()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, timer.Close()) }()
+	x := alloc(t, b, engine.F32, 1<<16)
+	d, err := timer.Time(func() { b.Fill(x, 1) })
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, d, time.Duration(0))
+	_, err = timer.Time(func() { b.fail("Fill", cuda.LaunchFailed) })
+	require.ErrorIs(t, err, cuda.LaunchFailed)
+	got := make([]float32, x.Len())
+	require.NoError(t, b.Wait(b.DownloadF32(got, x)))
+	require.EqualValues(t, 1, got[len(got)-1])
 }

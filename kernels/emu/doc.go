@@ -26,6 +26,10 @@
 //     shared memory that an asynchronous copy will write is nobody's until its
 //     thread has waited. driver/race.h says what is missed;
 //   - ld_nc of memory that the launch has written is an error;
+//   - of sm_90a: barriers in shared memory with their phases and byte counts, copies
+//     by tensor maps, wgmma that reads its operands and writes its accumulators at
+//     any time before its wait, proxies, registers that warpgroups hand over;
+//     hopper.h says what of it is honest. One block runs at a time;
 //   - lanes that meet in different instructions, barriers with counts that
 //     disagree, and threads that wait for ever end the launch with an error.
 //
@@ -37,7 +41,7 @@
 // The environment variable UPDRAFT_EMULATOR, read when a device's context is
 // made, has settings as name=value, separated by commas; Mode writes them:
 //
-//	capability=8.0      of the device
+//	capability=8.0      of the device; 9.0 runs the kernels for sm_90a
 //	devices=1           number of devices
 //	version=12000       the CUDA version that the driver states
 //	memory=4294967296   bytes of device memory
