@@ -60,7 +60,7 @@ loop:
 	VMULPS       Y0, Y0, Y2
 	VFMADD213PS  Y0, Y2, Y3
 	VADDPS       one<>+0(SB), Y3, Y3
-	VPSUBD       magicbits<>+0(SB), Y1, Y1
+	VPSUBD       magic<>+0(SB), Y1, Y1
 	VPSRAD       $0x01, Y1, Y2
 	VPSUBD       Y2, Y1, Y1
 	VPADDD       bias<>+0(SB), Y2, Y2
@@ -99,7 +99,7 @@ tail:
 	VMULPS       Y1, Y1, Y3
 	VFMADD213PS  Y1, Y3, Y4
 	VADDPS       one<>+0(SB), Y4, Y4
-	VPSUBD       magicbits<>+0(SB), Y2, Y2
+	VPSUBD       magic<>+0(SB), Y2, Y2
 	VPSRAD       $0x01, Y2, Y3
 	VPSUBD       Y3, Y2, Y2
 	VPADDD       bias<>+0(SB), Y3, Y3
@@ -244,16 +244,6 @@ DATA one<>+24(SB)/4, $0x3f800000
 DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
-DATA magicbits<>+0(SB)/4, $0x4b400000
-DATA magicbits<>+4(SB)/4, $0x4b400000
-DATA magicbits<>+8(SB)/4, $0x4b400000
-DATA magicbits<>+12(SB)/4, $0x4b400000
-DATA magicbits<>+16(SB)/4, $0x4b400000
-DATA magicbits<>+20(SB)/4, $0x4b400000
-DATA magicbits<>+24(SB)/4, $0x4b400000
-DATA magicbits<>+28(SB)/4, $0x4b400000
-GLOBL magicbits<>(SB), RODATA|NOPTR, $32
-
 DATA bias<>+0(SB)/4, $0x0000007f
 DATA bias<>+4(SB)/4, $0x0000007f
 DATA bias<>+8(SB)/4, $0x0000007f
@@ -315,7 +305,7 @@ loop:
 	VMULPS       Y0, Y0, Y3
 	VFMADD213PS  Y0, Y3, Y4
 	VADDPS       one<>+0(SB), Y4, Y4
-	VPSUBD       magicbits<>+0(SB), Y2, Y2
+	VPSUBD       magic<>+0(SB), Y2, Y2
 	VPSRAD       $0x01, Y2, Y3
 	VPSUBD       Y3, Y2, Y2
 	VPADDD       bias<>+0(SB), Y3, Y3
@@ -358,7 +348,7 @@ tail:
 	VMULPS       Y1, Y1, Y4
 	VFMADD213PS  Y1, Y4, Y5
 	VADDPS       one<>+0(SB), Y5, Y5
-	VPSUBD       magicbits<>+0(SB), Y3, Y3
+	VPSUBD       magic<>+0(SB), Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
 	VPADDD       bias<>+0(SB), Y4, Y4
@@ -419,7 +409,7 @@ loop:
 	VMULPS       Y2, Y2, Y4
 	VFMADD213PS  Y2, Y4, Y5
 	VADDPS       one<>+0(SB), Y5, Y5
-	VPSUBD       magicbits<>+0(SB), Y3, Y3
+	VPSUBD       magic<>+0(SB), Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
 	VPADDD       bias<>+0(SB), Y4, Y4
@@ -463,7 +453,7 @@ tail:
 	VMULPS       Y3, Y3, Y5
 	VFMADD213PS  Y3, Y5, Y6
 	VADDPS       one<>+0(SB), Y6, Y6
-	VPSUBD       magicbits<>+0(SB), Y4, Y4
+	VPSUBD       magic<>+0(SB), Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
 	VPADDD       bias<>+0(SB), Y5, Y5
@@ -520,7 +510,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magicbits<>+0(SB), Y6, Y6
+	VPSUBD       magic<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -573,7 +563,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magicbits<>+0(SB), Y7, Y7
+	VPSUBD       magic<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -634,7 +624,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magicbits<>+0(SB), Y6, Y6
+	VPSUBD       magic<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -665,7 +655,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magicbits<>+0(SB), Y6, Y6
+	VPSUBD       magic<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -696,7 +686,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magicbits<>+0(SB), Y6, Y6
+	VPSUBD       magic<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -727,7 +717,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magicbits<>+0(SB), Y6, Y6
+	VPSUBD       magic<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -773,7 +763,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magicbits<>+0(SB), Y7, Y7
+	VPSUBD       magic<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -814,7 +804,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magicbits<>+0(SB), Y7, Y7
+	VPSUBD       magic<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -855,7 +845,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magicbits<>+0(SB), Y7, Y7
+	VPSUBD       magic<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -895,7 +885,7 @@ tail:
 	VMULPS       Y6, Y6, Y7
 	VFMADD213PS  Y6, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magicbits<>+0(SB), Y0, Y0
+	VPSUBD       magic<>+0(SB), Y0, Y0
 	VPSRAD       $0x01, Y0, Y7
 	VPSUBD       Y7, Y0, Y0
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -965,7 +955,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magicbits<>+0(SB), Y11, Y11
+	VPSUBD       magic<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -999,7 +989,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magicbits<>+0(SB), Y11, Y11
+	VPSUBD       magic<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1033,7 +1023,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magicbits<>+0(SB), Y11, Y11
+	VPSUBD       magic<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1067,7 +1057,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magicbits<>+0(SB), Y11, Y11
+	VPSUBD       magic<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1116,7 +1106,7 @@ tail:
 	VMULPS       Y10, Y10, Y13
 	VFMADD213PS  Y10, Y13, Y14
 	VADDPS       one<>+0(SB), Y14, Y14
-	VPSUBD       magicbits<>+0(SB), Y12, Y12
+	VPSUBD       magic<>+0(SB), Y12, Y12
 	VPSRAD       $0x01, Y12, Y13
 	VPSUBD       Y13, Y12, Y12
 	VPADDD       bias<>+0(SB), Y13, Y13
@@ -1161,7 +1151,7 @@ tail:
 	VMULPS       Y10, Y10, Y13
 	VFMADD213PS  Y10, Y13, Y14
 	VADDPS       one<>+0(SB), Y14, Y14
-	VPSUBD       magicbits<>+0(SB), Y12, Y12
+	VPSUBD       magic<>+0(SB), Y12, Y12
 	VPSRAD       $0x01, Y12, Y13
 	VPSUBD       Y13, Y12, Y12
 	VPADDD       bias<>+0(SB), Y13, Y13
@@ -1206,7 +1196,7 @@ tail:
 	VMULPS       Y10, Y10, Y13
 	VFMADD213PS  Y10, Y13, Y14
 	VADDPS       one<>+0(SB), Y14, Y14
-	VPSUBD       magicbits<>+0(SB), Y12, Y12
+	VPSUBD       magic<>+0(SB), Y12, Y12
 	VPSRAD       $0x01, Y12, Y13
 	VPSUBD       Y13, Y12, Y12
 	VPADDD       bias<>+0(SB), Y13, Y13
@@ -1250,7 +1240,7 @@ tail:
 	VMULPS       Y10, Y10, Y12
 	VFMADD213PS  Y10, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magicbits<>+0(SB), Y11, Y11
+	VPSUBD       magic<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12

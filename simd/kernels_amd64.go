@@ -195,3 +195,44 @@ func adamw(p, g, m, v []float32, c *adamwConsts) {
 	}
 	adamwGeneric(p, g, m, v, c)
 }
+
+func softmaxRows(s []float32, scale float32, seen, step int, m, sum []float32) {
+	switch {
+	case use.avx512:
+		softmaxRowsAVX512(data(s), len(m), scale, seen, step, data(m), data(sum))
+	case use.avx2:
+		softmaxRowsAVX2(data(s), len(m), scale, seen, step, data(m), data(sum))
+	default:
+		softmaxRowsGeneric(s, scale, seen, step, m, sum)
+	}
+}
+
+func softmaxGradRows(p, ds []float32, scale float32, seen, step int, lse, delta []float32) {
+	switch {
+	case use.avx512:
+		softmaxGradRowsAVX512(data(p), data(ds), len(lse), scale, seen, step, data(lse), data(delta))
+	case use.avx2:
+		softmaxGradRowsAVX2(data(p), data(ds), len(lse), scale, seen, step, data(lse), data(delta))
+	default:
+		softmaxGradRowsGeneric(p, ds, scale, seen, step, lse, delta)
+	}
+}
+
+func softmaxMerge(m, sum, ms, sums, a, b []float32) {
+	if use.avx2 {
+		softmaxMergeAVX2(data(m), data(sum), data(ms), data(sums), len(m), data(a), data(b))
+		return
+	}
+	softmaxMergeGeneric(m, sum, ms, sums, a, b)
+}
+
+func mergeRows(o, part []float32, d int, a, b []float32) {
+	switch {
+	case use.avx512:
+		mergeRowsAVX512(data(o), data(part), len(a), d, data(a), data(b))
+	case use.avx2:
+		mergeRowsAVX2(data(o), data(part), len(a), d, data(a), data(b))
+	default:
+		mergeRowsGeneric(o, part, d, a, b)
+	}
+}

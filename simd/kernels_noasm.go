@@ -32,3 +32,11 @@ func rmsNormDXAcc(dx, dy, x, w []float32, rstd, c float32) {
 }
 func rotate(x, y, cos, sin []float32, sign float32) { rotateGeneric(x, y, cos, sin, sign) }
 func adamw(p, g, m, v []float32, c *adamwConsts)    { adamwGeneric(p, g, m, v, c) }
+func softmaxRows(s []float32, scale float32, seen, step int, m, sum []float32) {
+	softmaxRowsGeneric(s, scale, seen, step, m, sum)
+}
+func softmaxGradRows(p, ds []float32, scale float32, seen, step int, lse, delta []float32) {
+	softmaxGradRowsGeneric(p, ds, scale, seen, step, lse, delta)
+}
+func softmaxMerge(m, sum, ms, sums, a, b []float32)      { softmaxMergeGeneric(m, sum, ms, sums, a, b) }
+func mergeRows(o, part []float32, d int, a, b []float32) { mergeRowsGeneric(o, part, d, a, b) }

@@ -9,9 +9,7 @@ import (
 // passes. The first lays the keys of each split out as a [D][split] panel and
 // its values as a [split][D] one, the layout of the pages of a KV cache. The
 // second takes one block of up to split queries and one key-value head per tile
-// and walks the splits in ascending order: scores by a product with the key
-// panel, softmax and merge as in softmax.go, output by a product with the value
-// panel. (The online softmax over blocks is that of FlashAttention, Dao et al.
+// and walks the splits in ascending order, as queries.split in softmax.go has it. (The online softmax over blocks is that of FlashAttention, Dao et al.
 // 2022.)
 func (b *Backend) Attention(a engine.AttentionArgs) {
 	op := next(b, &b.ops.attention)
@@ -126,7 +124,7 @@ func (o *attentionOp) run(b *Backend) {
 	o.plan = &b.plan
 	o.panels = panels{plan: o.plan, k: o.k, v: o.v, d: o.d, kv: o.kv, values: true}
 	o.panels.build(b)
-	b.reserve(scratchLen(split*split) + scratchLen(split*o.d) + scratchLen(2*split))
+	b.reserve(queriesLen(split, o.d))
 	b.parallel(o, len(o.plan.blocks)*o.kv)
 }
 
@@ -138,49 +136,25 @@ func (o *attentionOp) tile(w *worker, i int) {
 	group := o.heads / o.kv
 	row0 := seg.Start + blk.from
 	first := seg.PrefixLen + blk.from // logical position of the first row
-	n := blk.n
-	scores := w.floats(n * split)
-	part := w.floats(n * o.d)
-	stat := w.floats(2 * n)
+	s := newQueries(w, blk.n, o.d, o.scale)
 
 	last := first / split
-	for g := range group {
-		h := head*group + g
+	for h := head * group; h < (head+1)*group; h++ {
 		col := h * o.d
-		var state [split]running
-		for j := 0; j <= last; j++ {
-			panel := o.plan.panel(seg, j)
-			keys, values := o.panels.at(panel, head)
-			simd.Gemm(n, split, o.d, o.q.from(row0, col), o.q.stride, 1, keys, split, scores, split, false)
-			simd.Scale(scores, o.scale, scores)
-			for r := range n {
-				seen := min(first+r-j*split+1, split)
-				stat[2*r], stat[2*r+1] = softmaxSplit(scores[r*split:], seen)
-			}
-			out, ldo := part, o.d
-			if j == 0 {
-				out, ldo = o.o.from(row0, col), o.o.stride
-			}
-			if j < last || o.panels.finite[panel*o.kv+head] {
-				simd.Gemm(n, o.d, split, scores, split, 1, values, o.d, out, ldo, false)
-			} else {
-				// A weight of 0 does not hide a NaN in a key that a row does not see.
-				for r := range n {
-					simd.Gemm(1, o.d, first+r-j*split+1, scores[r*split:], split, 1, values, o.d, out[r*ldo:], ldo, false)
-				}
-			}
-			for r := range n {
-				if j == 0 {
-					state[r] = running{stat[2*r], stat[2*r+1]}
-				} else {
-					state[r].merge(o.o.from(row0+r, col)[:o.d], part[r*o.d:][:o.d], stat[2*r], stat[2*r+1])
-				}
-			}
+		for r := range blk.n {
+			s.load(r, o.q.from(row0+r, col))
 		}
-		for r := range n {
-			state[r].finish(o.o.from(row0+r, col)[:o.d])
+		for j := range last {
+			keys, values := o.panels.at(o.plan.panel(seg, j), head)
+			s.split(0, blk.n, j, split, 0, keys, values, false)
+		}
+		panel := o.plan.panel(seg, last)
+		keys, values := o.panels.at(panel, head)
+		s.split(0, blk.n, last, first%split+1, 1, keys, values, !o.panels.finite[panel*o.kv+head])
+		for r := range blk.n {
+			s.finish(r, o.o.from(row0+r, col)[:o.d])
 			if o.keep {
-				o.lse.p[(row0+r)*o.lse.stride+h] = state[r].lse()
+				o.lse.p[(row0+r)*o.lse.stride+h] = s.lse(r)
 			}
 		}
 	}

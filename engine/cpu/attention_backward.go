@@ -48,13 +48,13 @@ func (o *attentionBackwardOp) run(b *Backend) {
 	o.plan = &b.plan
 	o.panels = panels{plan: o.plan, k: o.k, v: o.v, d: o.d, kv: o.kv}
 	o.panels.build(b)
-	b.reserve(2*scratchLen(split*split) + scratchLen(split))
+	b.reserve(2*scratchLen(split*split) + 2*scratchLen(split))
 	b.parallel(o, len(o.plan.roots)*o.kv)
 }
 
 func (o *attentionBackwardOp) tile(w *worker, i int) {
 	head := i % o.kv
-	s := backwardScratch{p: w.floats(split * split), ds: w.floats(split * split), delta: w.floats(split)}
+	s := backwardScratch{p: w.floats(split * split), ds: w.floats(split * split), delta: w.floats(split), lse: w.floats(split)}
 	for at := o.plan.roots[i/o.kv]; at >= 0; at = o.plan.segs[at].next {
 		seg := &o.plan.segs[at]
 		for r := seg.Start; r < seg.Start+seg.Len; r++ {
@@ -69,7 +69,7 @@ func (o *attentionBackwardOp) tile(w *worker, i int) {
 	}
 }
 
-type backwardScratch struct{ p, ds, delta []float32 }
+type backwardScratch struct{ p, ds, delta, lse []float32 }
 
 // block adds the share of n rows of a segment, all within one split.
 func (o *attentionBackwardOp) block(s *backwardScratch, seg *segPlan, from, n, head int) {
@@ -84,22 +84,18 @@ func (o *attentionBackwardOp) block(s *backwardScratch, seg *segPlan, from, n, h
 		col := h * o.d
 		q, do, dq := o.q.from(row0, col), o.do.from(row0, col), o.dq.from(row0, col)
 		for r := range n {
+			s.lse[r] = o.lse.p[(row0+r)*o.lse.stride+h]
 			s.delta[r] = simd.Dot(do[r*o.do.stride:][:o.d], o.o.from(row0+r, col)[:o.d])
 		}
 		for j := 0; j <= last; j++ {
 			keys, values := o.panels.at(o.plan.panel(seg, j), head)
 			simd.Gemm(n, split, o.d, q, o.q.stride, 1, keys, split, p, split, false)
 			simd.Gemm(n, split, o.d, do, o.do.stride, 1, values, split, ds, split, false)
-			simd.Scale(p, o.scale, p)
-			for r := range n {
-				pr, dr := p[r*split:][:split], ds[r*split:][:split]
-				seen := min(first+r-j*split+1, split)
-				clear(pr[seen:])
-				clear(dr[seen:])
-				pr, dr = pr[:seen], dr[:seen]
-				simd.ExpSub(pr, pr, o.lse.p[(row0+r)*o.lse.stride+h])
-				simd.SoftmaxBackward(dr, pr, dr, o.scale, s.delta[r])
+			seen, step := split, 0
+			if j == last {
+				seen, step = first%split+1, 1
 			}
+			simd.SoftmaxGradRows(p, ds, o.scale, seen, step, s.lse[:n], s.delta[:n])
 
 			// The split's keys lie in up to two runs of rows. Those that no row of
 			// the block sees are left out.

@@ -1,9 +1,6 @@
 package cpu
 
-import (
-	"github.com/updraft-ml/updraft/engine"
-	"github.com/updraft-ml/updraft/simd"
-)
+import "github.com/updraft-ml/updraft/engine"
 
 // A page of the KV cache holds for each key-value head one split's keys as a
 // [D][split] panel and its values as a [split][D] one:
@@ -197,16 +194,8 @@ func (o *decodeOp) run(b *Backend) {
 	o.plan = &b.decode
 	o.plan.set(o.positions, &o.pages, o.rows)
 	m, d := o.rows*group, o.cache.d
-	b.reserve(3*scratchLen(m*d) + scratchLen(m*split) + scratchLen(4*m))
+	b.reserve(queriesLen(m, d))
 	b.parallel(o, len(o.plan.groups)*o.cache.kv)
-}
-
-// queries is the state of the queries that a tile works on, ordered by row, then
-// head.
-type queries struct {
-	q, out, part []float32 // [m][D]
-	scores       []float32 // [m][split]
-	sums         []float32 // [m][4]: m and sum of the state, then of the split
 }
 
 func (o *decodeOp) tile(w *worker, i int) {
@@ -216,32 +205,29 @@ func (o *decodeOp) tile(w *worker, i int) {
 	rows := o.plan.order[g.from:g.to]
 	d := o.cache.d
 	m := len(rows) * group
-	s := queries{
-		q: w.floats(m * d), out: w.floats(m * d), part: w.floats(m * d),
-		scores: w.floats(m * split), sums: w.floats(4 * m),
-	}
+	s := newQueries(w, m, d, o.scale) // ordered by row, then head
 	for at, r := range rows {
 		pos := int(o.positions[r])
 		page := o.page(r, pos/split)
 		o.cache.store(page, pos%split, head, o.k.from(r, head*d)[:d], o.v.from(r, head*d)[:d])
-		copy(s.q[at*group*d:][:group*d], o.q.from(r, head*group*d)[:group*d])
+		for x := range group {
+			s.load(at*group+x, o.q.from(r, (head*group+x)*d))
+		}
 	}
 	for j := range g.shared {
 		keys, values := o.cache.panels(o.page(rows[0], j), head)
-		o.step(&s, 0, m, j, split, keys, values)
+		s.split(0, m, j, split, 0, keys, values, false)
 	}
 	for at, r := range rows {
 		pos := int(o.positions[r])
 		from, to := at*group, (at+1)*group
 		for j := g.shared; j <= pos/split; j++ {
 			keys, values := o.cache.panels(o.page(r, j), head)
-			o.step(&s, from, to, j, min(pos-j*split+1, split), keys, values)
+			// What lies beyond the seen keys is left over from the page's last use.
+			s.split(from, to, j, min(pos-j*split+1, split), 0, keys, values, false)
 		}
 		for x := from; x < to; x++ {
-			state := running{s.sums[4*x], s.sums[4*x+1]}
-			out := s.out[x*d:][:d]
-			state.finish(out)
-			copy(o.o.from(r, (head*group+x-from)*d)[:d], out)
+			s.finish(x, o.o.from(r, (head*group+x-from)*d)[:d])
 		}
 	}
 }
@@ -252,32 +238,4 @@ func (o *decodeOp) page(r, j int) int {
 		panic("cpu: decode attention: page out of range")
 	}
 	return page
-}
-
-// step takes queries from..to over split j, of which they see the first seen
-// keys.
-func (o *decodeOp) step(s *queries, from, to, j, seen int, keys, values []float32) {
-	n, d := to-from, o.cache.d
-	scores := s.scores[from*split : to*split]
-	simd.Gemm(n, split, d, s.q[from*d:], d, 1, keys, split, scores, split, false)
-	simd.Scale(scores, o.scale, scores)
-	for x := range n {
-		s.sums[4*(from+x)+2], s.sums[4*(from+x)+3] = softmaxSplit(scores[x*split:], seen)
-	}
-	out := s.part[from*d:]
-	if j == 0 {
-		out = s.out[from*d:]
-	}
-	// What lies beyond the seen keys is left over from the page's last use.
-	simd.Gemm(n, d, seen, scores, split, 1, values, d, out, d, false)
-	for x := from; x < to; x++ {
-		st := s.sums[4*x:][:4]
-		if j == 0 {
-			st[0], st[1] = st[2], st[3]
-			continue
-		}
-		state := running{st[0], st[1]}
-		state.merge(s.out[x*d:][:d], s.part[x*d:][:d], st[2], st[3])
-		st[0], st[1] = state.m, state.sum
-	}
 }

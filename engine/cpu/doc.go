@@ -14,7 +14,7 @@
 // size is fixed by the shape alone and which are added in ascending order.
 // Package simd makes every element of a matrix product one chain in ascending
 // K, whatever the shape, packing or tile. Attention and DecodeAttention share
-// the panel layout, the softmax of a split and the merge of splits (softmax.go);
+// the panel layout and the function that takes queries over a split (softmax.go);
 // LogProb and Sample share the reduction of a vocabulary chunk (logprob.go).
 //
 // # Execution

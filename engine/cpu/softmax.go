@@ -8,55 +8,75 @@ import (
 )
 
 // split is the number of keys that attention reduces at once. It is a page, so
-// that whole splits of a prompt lie in whole pages.
+// that whole splits of a prompt lie in whole pages, and the width of simd's
+// softmax, whose sum over a row then adds one weight in each lane.
 const split = engine.PageSize
 
-// Attention and DecodeAttention go through the two functions below for every
-// (query, split), with the split's keys in the same order and its scores from a
-// product with the same inner dimension. That is what makes their outputs equal
-// bit for bit.
+var _ [0]struct{} = [split - simd.SoftmaxWidth]struct{}{}
 
-// softmaxSplit turns the scaled scores s[:split] of one query against one split,
-// of whose keys the query sees the first n, into weights relative to their
-// maximum m, and returns m and the weights' sum. Weights of unseen keys are 0,
-// whatever their scores were.
-func softmaxSplit(s []float32, n int) (m, sum float32) {
-	s = s[:split]
-	for j := n; j < split; j++ {
-		s[j] = negInf
-	}
-	m = simd.Max(s[:n])
-	return m, simd.ExpSub(s, s, m)
+// queries is the state of the queries that a tile of Attention or DecodeAttention
+// works on. Both go through split for every (query, split), with the split's keys
+// in the same order and its scores from a product with the same inner dimension.
+// That is what makes their outputs equal bit for bit.
+type queries struct {
+	d            int
+	scale        float32
+	q, out, part []float32 // [n][D]: the queries, their outputs, those of one split
+	scores       []float32 // [n][split]
+	m, sum       []float32 // [n]: the largest score so far, the sum of weights relative to it
+	ms, sums     []float32 // [n]: the same of one split
+	a, b         []float32 // [n]: see simd.SoftmaxMerge
 }
+
+func newQueries(w *worker, n, d int, scale float32) queries {
+	return queries{
+		d: d, scale: scale,
+		q: w.floats(n * d), out: w.floats(n * d), part: w.floats(n * d), scores: w.floats(n * split),
+		m: w.floats(n), sum: w.floats(n), ms: w.floats(n), sums: w.floats(n), a: w.floats(n), b: w.floats(n),
+	}
+}
+
+// queriesLen is the scratch that newQueries takes.
+func queriesLen(n, d int) int { return 3*scratchLen(n*d) + scratchLen(n*split) + 6*scratchLen(n) }
+
+// load sets query i.
+func (s *queries) load(i int, q []float32) { copy(s.q[i*s.d:][:s.d], q) }
+
+// split takes queries from..to over split j, whose key panel is [D][split] and
+// whose value panel is [split][D]. Query from sees the first seen keys, and each
+// further one step more. Unless dirty is set, the values that the last query sees
+// hold no NaN or Inf that an earlier one does not see.
+func (s *queries) split(from, to, j, seen, step int, keys, values []float32, dirty bool) {
+	n, d := to-from, s.d
+	scores := s.scores[from*split : to*split]
+	m, sum, out := s.m[from:to], s.sum[from:to], s.out[from*d:to*d]
+	if j > 0 {
+		m, sum, out = s.ms[from:to], s.sums[from:to], s.part[from*d:to*d]
+	}
+	simd.Gemm(n, split, d, s.q[from*d:], d, 1, keys, split, scores, split, false)
+	simd.SoftmaxRows(scores, s.scale, seen, step, m, sum)
+	if dirty {
+		// A weight of 0 does not hide a NaN in a key that a row does not see.
+		for r := range n {
+			simd.Gemm(1, d, min(seen+r*step, split), scores[r*split:], split, 1, values, d, out[r*d:], d, false)
+		}
+	} else {
+		simd.Gemm(n, d, min(seen+(n-1)*step, split), scores, split, 1, values, d, out, d, false)
+	}
+	if j > 0 {
+		a, b := s.a[from:to], s.b[from:to]
+		simd.SoftmaxMerge(s.m[from:to], s.sum[from:to], m, sum, a, b)
+		simd.MergeRows(s.out[from*d:], out, d, a, b)
+	}
+}
+
+// finish writes query i's output, divided by the sum of weights.
+func (s *queries) finish(i int, o []float32) { simd.Scale(o, 1/s.sum[i], s.out[i*s.d:][:s.d]) }
+
+// lse returns the log of the sum of exponentials of query i's scores.
+func (s *queries) lse(i int) float32 { return s.m[i] + log32(s.sum[i]) }
 
 var negInf = float32(math.Inf(-1))
-
-// running is the state of one query's online softmax (Milakov and Gimelshein
-// 2018): the maximum so far and the sum of weights relative to it.
-type running struct{ m, sum float32 }
-
-// merge adds a further split, with maximum m, weights' sum and output os, to a
-// query's state and output o. The first split needs no merging: its output is o
-// and its m and sum are the state.
-func (r *running) merge(o, os []float32, m, sum float32) {
-	if r.m >= m {
-		e := exp32(m - r.m)
-		simd.Axpy(o, e, os)
-		r.sum += float32(e * sum)
-		return
-	}
-	e := exp32(r.m - m)
-	simd.Scale(o, e, o)
-	simd.Add(o, o, os)
-	r.sum = float32(e*r.sum) + sum
-	r.m = m
-}
-
-// finish divides o by the sum of weights.
-func (r *running) finish(o []float32) { simd.Scale(o, 1/r.sum, o) }
-
-// lse returns the log of the sum of exponentials.
-func (r *running) lse() float32 { return r.m + log32(r.sum) }
 
 func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }
 func log32(x float32) float32 { return float32(math.Log(float64(x))) }

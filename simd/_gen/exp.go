@@ -87,37 +87,64 @@ func (g *gen) float(name string, f float32) operand.Mem {
 }
 
 // exp emits the exponential of x, which it destroys, and returns its register.
-func (g *gen) exp(x reg.VecVirtual) reg.VecVirtual {
-	t := g.YMM()
+func (g *gen) exp(x reg.VecVirtual) reg.VecVirtual { return g.expOf(avx2, g.eightOp, x) }
+
+func (g *gen) eightOp(name string, w uint32) operand.Op { return g.eight(name, w) }
+
+// expConsts are the constants of expOf, as 32-bit words.
+var expConsts = []struct {
+	name string
+	word uint32
+}{
+	{"expmax", math.Float32bits(89)}, {"expmin", math.Float32bits(-104)},
+	{"log2e", math.Float32bits(1.44269504088896341)}, {"magic", math.Float32bits(3 << 22)},
+	{"ln2hi", math.Float32bits(0.693359375)}, {"ln2lo", math.Float32bits(-2.12194440e-4)},
+	{"p0", math.Float32bits(1.9875691500e-4)}, {"p1", math.Float32bits(1.3981999507e-3)},
+	{"p2", math.Float32bits(8.3334519073e-3)}, {"p3", math.Float32bits(4.1665795894e-2)},
+	{"p4", math.Float32bits(1.6666665459e-1)}, {"p5", math.Float32bits(5.0000001201e-1)},
+	{"one", math.Float32bits(1)}, {"bias", 127},
+}
+
+// expOf is exp on an instruction set's vectors; word gives a vector of copies of
+// a constant, in memory or in a register.
+func (g *gen) expOf(s isa, word func(string, uint32) operand.Op, x reg.VecVirtual) reg.VecVirtual {
+	c := map[string]operand.Op{}
+	for _, k := range expConsts {
+		c[k.name] = word(k.name, k.word)
+	}
+	t := s.vector(g)
 	// Clamp; with x as the second source a NaN in it survives.
-	g.VMOVUPS(g.float("expmax", 89), t)
+	g.VMOVUPS(c["expmax"], t)
 	g.VMINPS(x, t, x)
-	g.VMOVUPS(g.float("expmin", -104), t)
+	g.VMOVUPS(c["expmin"], t)
 	g.VMAXPS(x, t, x)
 	// n in the low bits of t, as a float in f.
-	f := g.YMM()
-	g.VMOVUPS(g.float("log2e", 1.44269504088896341), t)
-	g.VFMADD213PS(g.float("magic", 3<<22), x, t)
-	g.VSUBPS(g.float("magic", 3<<22), t, f)
-	g.VFNMADD231PS(g.float("ln2hi", 0.693359375), f, x)
-	g.VFNMADD231PS(g.float("ln2lo", -2.12194440e-4), f, x)
+	f := s.vector(g)
+	g.VMOVUPS(c["log2e"], t)
+	g.VFMADD213PS(c["magic"], x, t)
+	g.VSUBPS(c["magic"], t, f)
+	g.VFNMADD231PS(c["ln2hi"], f, x)
+	g.VFNMADD231PS(c["ln2lo"], f, x)
 	// Polynomial.
-	p := g.YMM()
-	g.VMOVUPS(g.float("p0", 1.9875691500e-4), p)
-	g.VFMADD213PS(g.float("p1", 1.3981999507e-3), x, p)
-	g.VFMADD213PS(g.float("p2", 8.3334519073e-3), x, p)
-	g.VFMADD213PS(g.float("p3", 4.1665795894e-2), x, p)
-	g.VFMADD213PS(g.float("p4", 1.6666665459e-1), x, p)
-	g.VFMADD213PS(g.float("p5", 5.0000001201e-1), x, p)
-	g.VMULPS(x, x, f)
-	g.VFMADD213PS(x, f, p)
-	g.VADDPS(g.float("one", 1), p, p)
+	p := s.vector(g)
+	g.VMOVUPS(c["p0"], p)
+	for _, k := range []string{"p1", "p2", "p3", "p4", "p5"} {
+		g.VFMADD213PS(c[k], x, p)
+	}
+	xx := s.vector(g)
+	g.VMULPS(x, x, xx)
+	g.VFMADD213PS(x, xx, p)
+	g.VADDPS(c["one"], p, p)
+	if s.bytes == avx512.bytes { // rounds once, as the two halves below do
+		g.VSCALEFPS(f, p, p)
+		return p
+	}
 	// 2ⁿ in two halves.
-	g.VPSUBD(g.eight("magicbits", math.Float32bits(3<<22)), t, t)
+	g.VPSUBD(c["magic"], t, t)
 	g.VPSRAD(operand.Imm(1), t, f)
 	g.VPSUBD(f, t, t)
-	g.VPADDD(g.eight("bias", 127), f, f)
-	g.VPADDD(g.eight("bias", 127), t, t)
+	g.VPADDD(c["bias"], f, f)
+	g.VPADDD(c["bias"], t, t)
 	g.VPSLLD(operand.Imm(23), f, f)
 	g.VPSLLD(operand.Imm(23), t, t)
 	g.VMULPS(f, p, p)

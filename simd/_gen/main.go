@@ -34,6 +34,8 @@ func main() {
 		{"gemm_avx512_amd64", gemm512Header, gemm512File},
 		{"vec_avx2_amd64", vecHeader, vecFile},
 		{"exp_avx2_amd64", expHeader, expFile},
+		{"softmax_avx2_amd64", softmaxHeader, softmaxFile(avx2)},
+		{"softmax_avx512_amd64", softmaxHeader, softmaxFile(avx512)},
 	} {
 		if err := write(*out, f.name, f.header, f.fill); err != nil {
 			log.Fatalf("%s: %v", f.name, err)
