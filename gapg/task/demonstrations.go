@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/model/tokenizer"
@@ -31,12 +33,16 @@ func (e *FileExamples) Example(i int) (gapg.Example, error) {
 //	{"prompt": "…", "completion": "…"}
 //	{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
 //
-// as tokens, end appended. Messages are a user's and an assistant's, and are
-// read as prompt and completion. render makes of a prompt what the model reads,
-// such as a chat template's text; nil: the prompt as it is. Every token of a
-// completion is trained on. context is the longest sequence. A fault of a line
-// is a *LineError.
-func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, render func(prompt string) (string, error), end int32, context int) (*FileExamples, error) {
+// as tokens, end appended. A conversation, with a system message first or
+// without, is a demonstration for each turn of its assistant: what stands before
+// it is the prompt, as the model meets it when it answers, and the turn alone is
+// trained on. render makes of a conversation what the model reads, such as a chat
+// template's text; nil: its messages, blank lines between them. context is the
+// longest sequence. A fault of a line is a *LineError.
+func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, render func(turns []Turn) (string, error), end int32, context int) (*FileExamples, error) {
+	if render == nil {
+		render = func(turns []Turn) (string, error) { return plain(turns), nil }
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -51,12 +57,12 @@ func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, render func(promp
 			return nil, &LineError{path, n, "", err.Error()}
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
-			ex, lerr := parseDemonstration(line, tok, render, end, context)
+			some, lerr := parseDemonstrations(line, tok, render, end, context)
 			if lerr != nil {
 				lerr.File, lerr.Line = path, n
 				return nil, lerr
 			}
-			out.examples = append(out.examples, ex)
+			out.examples = append(out.examples, some...)
 		}
 		if err == io.EOF {
 			break
@@ -68,55 +74,73 @@ func ReadDemonstrations(path string, tok *tokenizer.Tokenizer, render func(promp
 	return out, nil
 }
 
-func parseDemonstration(line []byte, tok *tokenizer.Tokenizer, render func(string) (string, error), end int32, context int) (gapg.Example, *LineError) {
-	fail := func(field, format string, args ...any) (gapg.Example, *LineError) {
-		return gapg.Example{}, &LineError{Field: field, Msg: fmt.Sprintf(format, args...)}
+func parseDemonstrations(line []byte, tok *tokenizer.Tokenizer, render func([]Turn) (string, error), end int32, context int) ([]gapg.Example, *LineError) {
+	fail := func(field, format string, args ...any) ([]gapg.Example, *LineError) {
+		return nil, &LineError{Field: field, Msg: fmt.Sprintf(format, args...)}
 	}
 	var d struct {
-		Prompt     *string `json:"prompt"`
-		Completion *string `json:"completion"`
-		Messages   []struct {
-			Role    string `json:"role"`
-			Content string `json:"content"`
-		} `json:"messages"`
+		Prompt     *string         `json:"prompt"`
+		Completion *string         `json:"completion"`
+		Messages   json.RawMessage `json:"messages"`
 	}
 	if err := json.Unmarshal(line, &d); err != nil {
 		return fail("", "malformed JSON: %v", err)
 	}
+	var said []Turn
+	field := "messages"
 	switch {
 	case d.Messages != nil:
-		if m := d.Messages; len(m) != 2 || m[0].Role != "user" || m[1].Role != "assistant" {
-			return fail("messages", "must be one of a user and one of an assistant, in this order")
+		var err error
+		if said, err = turns(d.Messages); err != nil {
+			return fail(field, "%v", err)
 		}
-		d.Prompt, d.Completion = &d.Messages[0].Content, &d.Messages[1].Content
 	case d.Prompt == nil:
 		return fail("prompt", "missing: give prompt and completion, or messages")
 	case d.Completion == nil:
 		return fail("completion", "missing: it must be the text to learn")
+	default:
+		field = "prompt"
+		said = []Turn{{"user", *d.Prompt}, {"assistant", *d.Completion}}
 	}
-	var ex gapg.Example
-	var err error
-	text := *d.Prompt
-	if render != nil {
-		if text, err = render(text); err != nil {
-			return fail("prompt", "%v", err)
+	var out []gapg.Example
+	for k, turn := range said {
+		if turn.Role != "assistant" {
+			continue
 		}
+		if k == 0 || said[k-1].Role != "user" {
+			return fail(field, "message %d: an assistant's turn must follow a user's", k+1)
+		}
+		ex, err := demonstration(said[:k], turn.Content, tok, render, end)
+		if err != nil {
+			return fail(field, "%v", err)
+		}
+		if n := len(ex.Prompt) + len(ex.Response); n > context {
+			return fail("", "%d tokens exceed the model's context of %d: shorten or remove the line", n, context)
+		}
+		out = append(out, ex)
 	}
-	if ex.Prompt, err = gapg.EncodePrompt(tok, text); err != nil {
-		return fail("prompt", "%v", err)
+	if len(out) == 0 {
+		return fail(field, "no turn of an assistant to learn from")
+	}
+	return out, nil
+}
+
+// demonstration is one turn to learn, in tokens.
+func demonstration(before []Turn, text string, tok *tokenizer.Tokenizer, render func([]Turn) (string, error), end int32) (ex gapg.Example, err error) {
+	prompt, err := render(before)
+	if err != nil {
+		return ex, err
+	}
+	if ex.Prompt, err = gapg.EncodePrompt(tok, prompt); err != nil {
+		return ex, err
 	}
 	if len(ex.Prompt) == 0 {
-		return fail("prompt", "empty")
+		return ex, errors.New("empty")
 	}
-	if ex.Response, err = tok.Encode(*d.Completion); err != nil {
-		return fail("completion", "%v", err)
+	if ex.Response, err = tok.Encode(text); err != nil {
+		return ex, fmt.Errorf("completion: %w", err)
 	}
-	if ex.Response = append(ex.Response, end); len(ex.Prompt)+len(ex.Response) > context {
-		return fail("", "%d tokens exceed the model's context of %d: shorten or remove the line", len(ex.Prompt)+len(ex.Response), context)
-	}
-	ex.Weights = make([]float32, len(ex.Response))
-	for i := range ex.Weights {
-		ex.Weights[i] = 1
-	}
+	ex.Response = append(ex.Response, end)
+	ex.Weights = slices.Repeat([]float32{1}, len(ex.Response))
 	return ex, nil
 }

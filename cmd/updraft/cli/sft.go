@@ -29,6 +29,7 @@ type sftFlags struct {
 	scheduler                          string
 	seed                               uint64
 	saveSteps, loggingSteps, saveLimit int
+	rollouts                           rolloutFlags
 	dataFlags
 	deviceFlags
 	precisionFlags
@@ -61,6 +62,8 @@ func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.saveSteps, "save-steps", 500, "steps between checkpoints; 0: the last step alone")
 	fs.IntVar(&f.saveLimit, "save-total-limit", 2, "checkpoints kept")
 
+	f.rollouts.register(fs)
+
 	s := &f.shape
 	fs.IntVar(&s.HiddenSize, "hidden-size", 128, "new model: width")
 	fs.IntVar(&s.NumHiddenLayers, "num-hidden-layers", 4, "new model: layers")
@@ -83,14 +86,25 @@ func (a *app) sft() *cobra.Command {
 		Use:   "sft",
 		Short: "Warm-start a model on demonstrations",
 		Long: `Sft trains a model by next-token prediction on demonstrations: those that the
-task's own solver writes (wrong attempts, giving up and asking included), or those
-of a JSONL file.
+task's own solver writes (wrong attempts, giving up and asking included), those of
+a JSONL file, or, with --from-rollouts, the model's own.
+
+A JSONL file has one demonstration per line, {"prompt": …, "completion": …} or
+{"messages": […]} of several turns, of which those of the assistant are trained on.
+
+--from-rollouts needs no demonstrations. It samples the model on the training
+prompts of --dataset (or the task's own), keeps the responses that the verifier
+finds right, and turns a share of the failed ones into the reasoning so far and the
+marker that asks for help. Prompts that updraft train holds out for evaluation are
+never used. OUTPUT/rollouts.jsonl keeps what was made. --learning-rate is then 1e-5
+and --max-steps two passes unless given.
 
 Without --model it makes a new model; with its defaults on countdown it remakes the
 base model of updraft demo (some 40 minutes on two cores). The output directory has
 the layout of updraft train; name it as --model there.`,
 		Example: `  updraft sft --task countdown --output-dir runs/base
   updraft sft --task countdown --hidden-size 64 --max-steps 1500 --output-dir runs/small
+  updraft sft --model SmolLM2 --from-rollouts --dataset gsm8k_train.jsonl --verifier numeric --output-dir runs/warm
   updraft sft --model runs/base --dataset demonstrations.jsonl --learning-rate 1e-4 --output-dir runs/mine`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runSFT(cmd, &f) },
@@ -190,6 +204,10 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	}
 	var data gapg.Examples
 	switch {
+	case f.rollouts.use:
+		if err := f.rollouts.check(f, cmd); err != nil {
+			return err
+		}
 	case f.dataset != "":
 		data, err = task.ReadDemonstrations(f.dataset, src.tok, b.render(), b.end, src.cfg.MaxPositionEmbeddings)
 		if err != nil {
@@ -216,6 +234,18 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		return err
 	}
 	plan := model.NewPlan(src.cfg, o, nil)
+	var so *model.SchedulerOptions
+	var prompts []gapg.Prompt
+	if f.rollouts.use {
+		if prompts, err = f.rollouts.prompts(b, f.dataset, context); err != nil {
+			return err
+		}
+		so = &model.SchedulerOptions{MaxBatch: f.rollouts.batch(), MaxTokens: context}
+		plan = model.NewPlan(src.cfg, o, so)
+	}
+	if f.dryRun && f.rollouts.use {
+		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d responses to %d prompts to choose demonstrations from", src.cfg.NumParameters(), len(prompts)*f.rollouts.samples, len(prompts)), nil)
+	}
 	if f.dryRun {
 		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d demonstrations", src.cfg.NumParameters(), f.steps*f.batch), nil)
 	}
@@ -227,7 +257,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
 	}
-	if err := f.fits(be, src.cfg, o, nil, plan); err != nil {
+	if err := f.fits(be, src.cfg, o, so, plan); err != nil {
 		return err
 	}
 	m, err := f.model0(cmd, src, be, o)
@@ -235,6 +265,11 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		return err
 	}
 	defer m.Close()
+	if f.rollouts.use {
+		if data, err = f.rollouts.demonstrations(cmd, a, f, b, m, prompts, resume); err != nil {
+			return err
+		}
+	}
 	c := gapg.SFTConfig{MaxSteps: f.steps, BatchSize: f.batch, LearningRate: f.learningRate, LRScheduler: f.scheduler, WarmupSteps: f.warmup,
 		AdamBeta1: f.beta1, AdamBeta2: f.beta2, AdamEpsilon: f.adamEps, WeightDecay: f.decay, MaxGradNorm: f.maxGradNorm}
 	if f.maxGradNorm == 0 {

@@ -234,15 +234,13 @@ func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) 
 	return out, nil
 }
 
-// render makes a prompt's text a user's turn under the checkpoint's chat
-// template; it is nil where there is no template.
-func (b *bound) render() func(prompt string) (string, error) {
+// render writes a conversation under the checkpoint's chat template, up to where
+// the assistant's turn begins; it is nil where there is no template.
+func (b *bound) render() func(turns []task.Turn) (string, error) {
 	if b.chat == nil {
 		return nil
 	}
-	return func(prompt string) (string, error) {
-		return b.chat.Render(chat.Conversation{Messages: []chat.Message{{Role: "user", Content: prompt}}, AddGenerationPrompt: true})
-	}
+	return func(turns []task.Turn) (string, error) { return renderTurns(b.chat, turns) }
 }
 
 // written is a prompt as the model reads it. The cloud is asked the question
@@ -257,14 +255,15 @@ func (b *bound) written(p gapg.Prompt) (gapg.Prompt, error) {
 		turns = b.Turns(b.judge, p)
 	}
 	var err error
-	p.Text, err = renderTurns(b.chat, turns, true)
+	p.Text, err = renderTurns(b.chat, turns)
 	return p, err
 }
 
-// renderTurns writes a conversation under a template. Where that knows no system
+// renderTurns writes a conversation under a template, and what begins the
+// assistant's turn. Where that knows no system
 // message, the system's words open the first turn.
-func renderTurns(t *chat.Template, turns []task.Turn, generate bool) (string, error) {
-	c := chat.Conversation{AddGenerationPrompt: generate}
+func renderTurns(t *chat.Template, turns []task.Turn) (string, error) {
+	c := chat.Conversation{AddGenerationPrompt: true}
 	for _, m := range turns {
 		c.Messages = append(c.Messages, chat.Message{Role: m.Role, Content: m.Content})
 	}
@@ -272,7 +271,7 @@ func renderTurns(t *chat.Template, turns []task.Turn, generate bool) (string, er
 	if err != nil && len(turns) > 1 && turns[0].Role == "system" {
 		merged := slices.Clone(turns[1:])
 		merged[0].Content = turns[0].Content + "\n\n" + merged[0].Content
-		if again, e := renderTurns(t, merged, generate); e == nil {
+		if again, e := renderTurns(t, merged); e == nil {
 			return again, nil
 		}
 	}
