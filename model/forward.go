@@ -59,14 +59,12 @@ func (m *Model) project(y *layer, a *activations, positions engine.Tensor) {
 // mix finishes a layer on rows [from, to): output projection, norm,
 // feed-forward, with both residual sums.
 func (m *Model) mix(y *layer, a *activations, from, to int) {
-	F := m.cfg.IntermediateSize
 	mid, n2 := a.mid.RowRange(from, to), a.n2.RowRange(from, to)
 	gu, ff := a.gateUp.RowRange(from, to), a.ff.RowRange(from, to)
 
 	m.be.Linear(engine.LinearArgs{Y: mid, X: a.o.RowRange(from, to), W: y.o, Residual: a.x.RowRange(from, to)})
 	m.be.RMSNorm(engine.RMSNormArgs{Y: n2, X: mid, W: y.norm2, Rstd: rowsOf(a.rstd2, from, to), Groups: 1, Eps: float32(m.cfg.RMSNormEps)})
-	m.be.Linear(engine.LinearArgs{Y: gu, X: n2, W: y.gateUp})
-	m.be.SwiGLU(engine.SwiGLUArgs{Y: ff, Gate: gu.ColRange(0, F), Up: gu.ColRange(F, 2*F)})
+	engine.LinearSwiGLU(m.be, engine.LinearSwiGLUArgs{Y: ff, GateUp: gu, X: n2, W: y.gateUp})
 	m.be.Linear(engine.LinearArgs{Y: a.out.RowRange(from, to), X: ff, W: y.down, Residual: mid})
 }
 

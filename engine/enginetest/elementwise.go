@@ -253,6 +253,32 @@ func swigluChecks() (checks list) {
 	return checks
 }
 
+// linearSwiGLUChecks compare the fused product with its parts.
+func linearSwiGLUChecks() (checks list) {
+	for i, s := range [][3]int{{1, 8, 4}, {3, 16, 8}, {5, 17, 7}, {16, 40, 12}, {33, 64, 64}, {130, 72, 136}, {0, 8, 8}} {
+		t, k, f := s[0], s[1], s[2]
+		checks.add("LinearSwiGLU", "", fmt.Sprintf("T=%d,K=%d,F=%d", t, k, f), t*k*f, i, func(e *env) error { return linearSwiGLU(e, t, k, f) })
+	}
+	return checks
+}
+
+func linearSwiGLU(e *env, t, k, f int) error {
+	x := e.inScaled("X", t, k, 4)
+	_, w := e.weight("W", 2*f, k)
+	fusedGU, fused := e.out("fused GateUp", t, 2*f), e.out("fused Y", t, f)
+	gu, y := e.out("GateUp", t, 2*f), e.out("Y", t, f)
+	engine.LinearSwiGLU(e.Backend, engine.LinearSwiGLUArgs{Y: fused.Tensor, GateUp: fusedGU.Tensor, X: x.Tensor, W: w})
+	e.Linear(engine.LinearArgs{Y: gu.Tensor, X: x.Tensor, W: w})
+	e.SwiGLU(engine.SwiGLUArgs{Y: y.Tensor, Gate: gu.ColRange(0, f), Up: gu.ColRange(f, 2*f)})
+	if err := e.fetch(); err != nil {
+		return err
+	}
+	if err := fusedGU.same("fused against its parts", gu.after()); err != nil {
+		return err
+	}
+	return fused.same("fused against its parts", y.after())
+}
+
 // gates include the tails of the sigmoid, where its exponential overflows or
 // vanishes.
 func gates(e *env, n int) []float32 {

@@ -57,7 +57,7 @@ func Checks() []Check {
 		optimizerChecks(), misuseChecks())
 	for _, w := range []engine.DType{engine.F32, engine.BF16} {
 		at := slices.Concat(programChecks(), gatherChecks(w), normChecks(w), linearChecks(w), ropeChecks(),
-			swigluChecks(), attentionChecks(), attentionBackwardChecks(), decodeChecks(), logprobChecks(),
+			swigluChecks(), linearSwiGLUChecks(), attentionChecks(), attentionBackwardChecks(), decodeChecks(), logprobChecks(),
 			contractChecks(), isolationChecks(), precisionMisuseChecks(w))
 		for i := range at {
 			if at[i].Weights = w; w != engine.F32 {

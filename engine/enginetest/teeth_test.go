@@ -29,6 +29,7 @@ type defective struct {
 	normBackward   func(d *defective, a engine.RMSNormBackwardArgs)
 	rope           func(d *defective, a engine.RoPEArgs)
 	swiglu         func(d *defective, a engine.SwiGLUArgs)
+	gated          func(d *defective, a engine.LinearSwiGLUArgs)
 	swigluBackward func(d *defective, a engine.SwiGLUBackwardArgs)
 	attention      func(d *defective, a engine.AttentionArgs)
 	attnBackward   func(d *defective, a engine.AttentionBackwardArgs)
@@ -71,6 +72,9 @@ func (d *defective) RMSNormBackward(a engine.RMSNormBackwardArgs) {
 }
 func (d *defective) RoPE(a engine.RoPEArgs)     { hook(d, d.rope, d.Backend.RoPE, a) }
 func (d *defective) SwiGLU(a engine.SwiGLUArgs) { hook(d, d.swiglu, d.Backend.SwiGLU, a) }
+func (d *defective) LinearSwiGLU(a engine.LinearSwiGLUArgs) {
+	hook(d, d.gated, func(a engine.LinearSwiGLUArgs) { engine.LinearSwiGLU(d.Backend, a) }, a)
+}
 func (d *defective) SwiGLUBackward(a engine.SwiGLUBackwardArgs) {
 	hook(d, d.swigluBackward, d.Backend.SwiGLUBackward, a)
 }
@@ -375,6 +379,15 @@ var defects = []struct {
 	{"gate and up swapped", "SwiGLU/", defective{swiglu: func(d *defective, a engine.SwiGLUArgs) {
 		a.Gate, a.Up = a.Up, a.Gate
 		d.Backend.SwiGLU(a)
+	}}},
+	{"fused product a percent off", "LinearSwiGLU/", defective{gated: func(d *defective, a engine.LinearSwiGLUArgs) {
+		engine.LinearSwiGLU(d.Backend, a)
+		d.change(a.Y, 0, 0, percent1)
+	}}},
+	{"fused product leaves gate and up behind", "LinearSwiGLU/", defective{gated: func(d *defective, a engine.LinearSwiGLUArgs) {
+		kept := a.GateUp
+		a.GateUp = d.scratchCopy(kept, func([]float32) {})
+		engine.LinearSwiGLU(d.Backend, a)
 	}}},
 	{"gradients swapped", "SwiGLUBackward/", defective{swigluBackward: func(d *defective, a engine.SwiGLUBackwardArgs) {
 		a.DGate, a.DUp = a.DUp, a.DGate

@@ -53,6 +53,7 @@ type Backend struct {
 	decode   decodePlan
 
 	decodeRows int // of one plan; less than maxDecodeRows in tests
+	flat       int // elements of a dense tensor that one launch takes; fewer in tests
 
 	attentions map[attentionKey]*kernels.Attention
 	moments    []int32 // see momentTable; nil until used
@@ -100,7 +101,7 @@ func New(o Options) (*Backend, error) {
 	b := &Backend{
 		driver: drv, dev: dev, stream: stream, pool: dev.NewPool(), info: info, sm90a: hopper(info) && !o.NoSM90a,
 		functions: map[string]*cuda.Function{}, live: map[*buffer]struct{}{},
-		decodeRows: maxDecodeRows, attentions: map[attentionKey]*kernels.Attention{},
+		decodeRows: maxDecodeRows, flat: maxFlat, attentions: map[attentionKey]*kernels.Attention{},
 		up: newStaging(dev, stream), down: newStaging(dev, stream),
 	}
 	b.chip = kernels.Chip{Arch: kernels.Arch{Major: info.Major, Minor: info.Minor}, SMs: info.SMs}

@@ -38,6 +38,27 @@ func (b *Backend) Linear(a engine.LinearArgs) {
 		M: y.rows, N: y.cols, K: x.cols, A: x.matrix(), B: w.matrix(), C: y.matrix(), R: residual.matrix(), Bias: bias.ptr()})
 }
 
+// LinearSwiGLU computes GateUp = X·Wᵀ and Y = silu(Gate)·Up, in one pass where a
+// kernel does that; the bits are the same.
+func (b *Backend) LinearSwiGLU(a engine.LinearSwiGLUArgs) {
+	const op = "LinearSwiGLU"
+	y := b.real(a.Y)
+	c, x, w := b.of(a.GateUp, y.dtype), b.of(a.X, y.dtype), b.of(a.W.Tensor, y.dtype)
+	if c.rows != y.rows || x.rows != y.rows || c.cols != 2*y.cols || w.rows != c.cols || w.cols != x.cols {
+		panic("gpu: linear swiglu: shapes do not match")
+	}
+	p := kernels.Product{Op: kernels.ForwardGated, Factors: x.kernelType(), Result: y.kernelType(),
+		M: c.rows, N: c.cols, K: x.cols, A: x.matrix(), B: w.matrix(), C: c.matrix(), Y: y.matrix()}
+	if b.chip.Family == kernels.MMA && p.M > 0 && p.N > 0 && p.GatedFits() {
+		b.begin(op)
+		b.product(op, p)
+		return
+	}
+	f := y.cols
+	b.Linear(engine.LinearArgs{Y: a.GateUp, X: a.X, W: a.W})
+	b.SwiGLU(engine.SwiGLUArgs{Y: a.Y, Gate: a.GateUp.ColRange(0, f), Up: a.GateUp.ColRange(f, 2*f)})
+}
+
 // LinearBackwardInput computes DX = or += DY·W.
 func (b *Backend) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 	const op = "LinearBackwardInput"

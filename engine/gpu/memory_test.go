@@ -20,6 +20,31 @@ func alloc(t testing.TB, b *Backend, d engine.DType, n int) engine.Tensor {
 	return engine.Vector(x, 0, n)
 }
 
+// Tensors with more elements than a launch counts are filled and converted in
+// pieces.
+func TestFlatPieces(t *testing.T) {
+	b := open(t, Options{})
+	b.flat = 1000
+	const n = 4567
+	src, got := make([]float32, n), make([]float32, n)
+	for i := range src {
+		src[i] = float32(i) * 1.37
+	}
+	x, h, back := alloc(t, b, engine.F32, n), alloc(t, b, engine.BF16, n+3), alloc(t, b, engine.F32, n)
+	b.UploadF32(x, src)
+	b.Fill(h, 7)
+	inner := engine.Vector(h.Buf, 2, n)
+	b.Copy(inner, x)
+	b.Copy(back, inner)
+	require.NoError(t, b.Wait(b.DownloadF32(got, back)))
+	for i := range src {
+		require.Equal(t, half.FromBF16(half.BF16(src[i])), got[i], i)
+	}
+	ends := make([]float32, n+3)
+	require.NoError(t, b.Wait(b.DownloadF32(ends, h)))
+	require.Equal(t, []float32{7, 7, 7}, []float32{ends[0], ends[1], ends[n+2]})
+}
+
 // Copies larger than the rings, and of every type, arrive whole.
 func TestLargeCopies(t *testing.T) {
 	b := open(t, Options{})

@@ -8,6 +8,17 @@ import (
 	"github.com/updraft-ml/updraft/kernels"
 )
 
+// maxFlat is how many elements of a dense tensor one launch of a row kernel takes:
+// the kernels count in 32 bits, and a model's flat weights may have more.
+const maxFlat = 1 << 30
+
+// pieces calls f with the elements [from, to) of each piece of n.
+func (b *Backend) pieces(n int, f func(from, to int)) {
+	for from := 0; from < n; from += b.flat {
+		f(from, min(from+b.flat, n))
+	}
+}
+
 // Fill sets every element of dst to v.
 func (b *Backend) Fill(dst engine.Tensor, v float32) {
 	b.begin("Fill")
@@ -31,6 +42,10 @@ func (b *Backend) Fill(dst engine.Tensor, v float32) {
 		off, n := d.bytes()
 		b.next = command{op: "Fill", dst: d.buf.mem, dstOff: off, n: n / 4, word: bits}
 		b.submit(&b.next)
+		return
+	}
+	if dense(dst) && d.len() > b.flat {
+		b.pieces(d.len(), func(from, to int) { b.Fill(engine.Vector(dst.Buf, dst.Off+from, to-from), v) })
 		return
 	}
 	k := kernels.Fill(d.dtype.Size())
@@ -65,6 +80,12 @@ func (b *Backend) Copy(dst, src engine.Tensor) {
 		from, _ := s.bytes()
 		b.next = command{op: "Copy", dst: d.buf.mem, dstOff: to, src: s.buf.mem, srcOff: from, n: n}
 		b.submit(&b.next)
+		return
+	}
+	if dense(dst) && dense(src) && d.len() > b.flat {
+		b.pieces(d.len(), func(from, to int) {
+			b.Copy(engine.Vector(dst.Buf, dst.Off+from, to-from), engine.Vector(src.Buf, src.Off+from, to-from))
+		})
 		return
 	}
 	sizes(add(b.start(), d, s), d.rows, d.cols, d.stride, s.stride)
