@@ -16,7 +16,8 @@
 //
 // Numerics: eˣ = 2ⁿ·eʳ with n = round(x·log2 e), r = x − n·ln2 in two parts, the
 // polynomial of Cephes' expf by Horner's rule in fused multiply-adds, and 2ⁿ
-// applied as two factors so that subnormal results are rounded once. Sums: element
+// applied as two factors, or by AVX-512 in one instruction, so that subnormal
+// results are rounded once: both give the same bits. Sums: element
 // i to lane i mod 32, then the order of laneSum32.
 //
 // Source: S. Moshier, Cephes mathematical library, expf: reduction and
@@ -60,7 +61,7 @@ loop:
 	VMULPS       Y0, Y0, Y2
 	VFMADD213PS  Y0, Y2, Y3
 	VADDPS       one<>+0(SB), Y3, Y3
-	VPSUBD       magic<>+0(SB), Y1, Y1
+	VPSUBD       magicbits<>+0(SB), Y1, Y1
 	VPSRAD       $0x01, Y1, Y2
 	VPSUBD       Y2, Y1, Y1
 	VPADDD       bias<>+0(SB), Y2, Y2
@@ -99,7 +100,7 @@ tail:
 	VMULPS       Y1, Y1, Y3
 	VFMADD213PS  Y1, Y3, Y4
 	VADDPS       one<>+0(SB), Y4, Y4
-	VPSUBD       magic<>+0(SB), Y2, Y2
+	VPSUBD       magicbits<>+0(SB), Y2, Y2
 	VPSRAD       $0x01, Y2, Y3
 	VPSUBD       Y3, Y2, Y2
 	VPADDD       bias<>+0(SB), Y3, Y3
@@ -244,6 +245,16 @@ DATA one<>+24(SB)/4, $0x3f800000
 DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
+DATA magicbits<>+0(SB)/4, $0x4b400000
+DATA magicbits<>+4(SB)/4, $0x4b400000
+DATA magicbits<>+8(SB)/4, $0x4b400000
+DATA magicbits<>+12(SB)/4, $0x4b400000
+DATA magicbits<>+16(SB)/4, $0x4b400000
+DATA magicbits<>+20(SB)/4, $0x4b400000
+DATA magicbits<>+24(SB)/4, $0x4b400000
+DATA magicbits<>+28(SB)/4, $0x4b400000
+GLOBL magicbits<>(SB), RODATA|NOPTR, $32
+
 DATA bias<>+0(SB)/4, $0x0000007f
 DATA bias<>+4(SB)/4, $0x0000007f
 DATA bias<>+8(SB)/4, $0x0000007f
@@ -305,7 +316,7 @@ loop:
 	VMULPS       Y0, Y0, Y3
 	VFMADD213PS  Y0, Y3, Y4
 	VADDPS       one<>+0(SB), Y4, Y4
-	VPSUBD       magic<>+0(SB), Y2, Y2
+	VPSUBD       magicbits<>+0(SB), Y2, Y2
 	VPSRAD       $0x01, Y2, Y3
 	VPSUBD       Y3, Y2, Y2
 	VPADDD       bias<>+0(SB), Y3, Y3
@@ -348,7 +359,7 @@ tail:
 	VMULPS       Y1, Y1, Y4
 	VFMADD213PS  Y1, Y4, Y5
 	VADDPS       one<>+0(SB), Y5, Y5
-	VPSUBD       magic<>+0(SB), Y3, Y3
+	VPSUBD       magicbits<>+0(SB), Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
 	VPADDD       bias<>+0(SB), Y4, Y4
@@ -409,7 +420,7 @@ loop:
 	VMULPS       Y2, Y2, Y4
 	VFMADD213PS  Y2, Y4, Y5
 	VADDPS       one<>+0(SB), Y5, Y5
-	VPSUBD       magic<>+0(SB), Y3, Y3
+	VPSUBD       magicbits<>+0(SB), Y3, Y3
 	VPSRAD       $0x01, Y3, Y4
 	VPSUBD       Y4, Y3, Y3
 	VPADDD       bias<>+0(SB), Y4, Y4
@@ -453,7 +464,7 @@ tail:
 	VMULPS       Y3, Y3, Y5
 	VFMADD213PS  Y3, Y5, Y6
 	VADDPS       one<>+0(SB), Y6, Y6
-	VPSUBD       magic<>+0(SB), Y4, Y4
+	VPSUBD       magicbits<>+0(SB), Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
 	VPADDD       bias<>+0(SB), Y5, Y5
@@ -510,7 +521,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y6, Y6
+	VPSUBD       magicbits<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -563,7 +574,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -624,7 +635,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y6, Y6
+	VPSUBD       magicbits<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -655,7 +666,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y6, Y6
+	VPSUBD       magicbits<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -686,7 +697,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y6, Y6
+	VPSUBD       magicbits<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -717,7 +728,7 @@ loop:
 	VMULPS       Y5, Y5, Y7
 	VFMADD213PS  Y5, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y6, Y6
+	VPSUBD       magicbits<>+0(SB), Y6, Y6
 	VPSRAD       $0x01, Y6, Y7
 	VPSUBD       Y7, Y6, Y6
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -763,7 +774,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -804,7 +815,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -845,7 +856,7 @@ tail:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -885,7 +896,7 @@ tail:
 	VMULPS       Y6, Y6, Y7
 	VFMADD213PS  Y6, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y0, Y0
+	VPSUBD       magicbits<>+0(SB), Y0, Y0
 	VPSRAD       $0x01, Y0, Y7
 	VPSUBD       Y7, Y0, Y0
 	VPADDD       bias<>+0(SB), Y7, Y7
@@ -907,7 +918,7 @@ combine:
 	VMOVHLPS     X1, X1, X0
 	VADDPS       X0, X1, X1
 	VMOVSHDUP    X1, X0
-	VADDSS       X0, X1, X1
+	VADDPS       X0, X1, X1
 	MOVSS        X1, ret+32(FP)
 	VZEROUPPER
 	RET
@@ -955,7 +966,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magic<>+0(SB), Y11, Y11
+	VPSUBD       magicbits<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -989,7 +1000,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magic<>+0(SB), Y11, Y11
+	VPSUBD       magicbits<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1023,7 +1034,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magic<>+0(SB), Y11, Y11
+	VPSUBD       magicbits<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1057,7 +1068,7 @@ loop:
 	VMULPS       Y9, Y9, Y12
 	VFMADD213PS  Y9, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magic<>+0(SB), Y11, Y11
+	VPSUBD       magicbits<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1106,7 +1117,7 @@ tail:
 	VMULPS       Y10, Y10, Y13
 	VFMADD213PS  Y10, Y13, Y14
 	VADDPS       one<>+0(SB), Y14, Y14
-	VPSUBD       magic<>+0(SB), Y12, Y12
+	VPSUBD       magicbits<>+0(SB), Y12, Y12
 	VPSRAD       $0x01, Y12, Y13
 	VPSUBD       Y13, Y12, Y12
 	VPADDD       bias<>+0(SB), Y13, Y13
@@ -1151,7 +1162,7 @@ tail:
 	VMULPS       Y10, Y10, Y13
 	VFMADD213PS  Y10, Y13, Y14
 	VADDPS       one<>+0(SB), Y14, Y14
-	VPSUBD       magic<>+0(SB), Y12, Y12
+	VPSUBD       magicbits<>+0(SB), Y12, Y12
 	VPSRAD       $0x01, Y12, Y13
 	VPSUBD       Y13, Y12, Y12
 	VPADDD       bias<>+0(SB), Y13, Y13
@@ -1196,7 +1207,7 @@ tail:
 	VMULPS       Y10, Y10, Y13
 	VFMADD213PS  Y10, Y13, Y14
 	VADDPS       one<>+0(SB), Y14, Y14
-	VPSUBD       magic<>+0(SB), Y12, Y12
+	VPSUBD       magicbits<>+0(SB), Y12, Y12
 	VPSRAD       $0x01, Y12, Y13
 	VPSUBD       Y13, Y12, Y12
 	VPADDD       bias<>+0(SB), Y13, Y13
@@ -1240,7 +1251,7 @@ tail:
 	VMULPS       Y10, Y10, Y12
 	VFMADD213PS  Y10, Y12, Y13
 	VADDPS       one<>+0(SB), Y13, Y13
-	VPSUBD       magic<>+0(SB), Y11, Y11
+	VPSUBD       magicbits<>+0(SB), Y11, Y11
 	VPSRAD       $0x01, Y11, Y12
 	VPSUBD       Y12, Y11, Y11
 	VPADDD       bias<>+0(SB), Y12, Y12
@@ -1263,7 +1274,7 @@ combine:
 	VMOVHLPS     X1, X1, X0
 	VADDPS       X0, X1, X1
 	VMOVSHDUP    X1, X0
-	VADDSS       X0, X1, X1
+	VADDPS       X0, X1, X1
 	MOVSS        X1, s+24(FP)
 	VADDPS       Y6, Y5, Y5
 	VADDPS       Y8, Y7, Y7
@@ -1273,7 +1284,7 @@ combine:
 	VMOVHLPS     X5, X5, X0
 	VADDPS       X0, X5, X5
 	VMOVSHDUP    X5, X0
-	VADDSS       X0, X5, X5
+	VADDPS       X0, X5, X5
 	MOVSS        X5, t+28(FP)
 	VZEROUPPER
 	RET

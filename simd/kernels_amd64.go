@@ -96,22 +96,31 @@ func maxOf(x []float32) float32 {
 }
 
 func exp(dst, x []float32) {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		expAVX512(data(dst), data(x), len(dst))
+	case use.avx2:
 		expAVX2(data(dst), data(x), len(dst))
-		return
+	default:
+		expGeneric(dst, x)
 	}
-	expGeneric(dst, x)
 }
 
 func expSub(dst, x []float32, m float32) float32 {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		return expSubAVX512(data(dst), data(x), len(dst), m)
+	case use.avx2:
 		return expSubAVX2(data(dst), data(x), len(dst), m)
 	}
 	return expSubGeneric(dst, x, m)
 }
 
 func sumExp(x []float32, m float32) (s, t float32) {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		return sumExpAVX512(data(x), len(x), m)
+	case use.avx2:
 		return sumExpAVX2(data(x), len(x), m)
 	}
 	return sumExpGeneric(x, m)
@@ -126,27 +135,36 @@ func softmaxBackward(ds, p, dp []float32, alpha, c float32) {
 }
 
 func sigmoid(dst, x []float32) {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		sigmoidAVX512(data(dst), data(x), len(dst))
+	case use.avx2:
 		sigmoidAVX2(data(dst), data(x), len(dst))
-		return
+	default:
+		sigmoidGeneric(dst, x)
 	}
-	sigmoidGeneric(dst, x)
 }
 
 func swiGLU(dst, g, u []float32) {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		swiGLUAVX512(data(dst), data(g), data(u), len(dst))
+	case use.avx2:
 		swiGLUAVX2(data(dst), data(g), data(u), len(dst))
-		return
+	default:
+		swiGLUGeneric(dst, g, u)
 	}
-	swiGLUGeneric(dst, g, u)
 }
 
 func swiGLUBackward(dg, du, dy, g, u []float32) {
-	if use.avx2 {
+	switch {
+	case use.avx512:
+		swiGLUBackwardAVX512(data(dg), data(du), data(dy), data(g), data(u), len(dg))
+	case use.avx2:
 		swiGLUBackwardAVX2(data(dg), data(du), data(dy), data(g), data(u), len(dg))
-		return
+	default:
+		swiGLUBackwardGeneric(dg, du, dy, g, u)
 	}
-	swiGLUBackwardGeneric(dg, du, dy, g, u)
 }
 
 func dot3(a, b, c []float32) float64 {

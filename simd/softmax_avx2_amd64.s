@@ -13,7 +13,7 @@
 // Requires: rows ≥ 1, seen ≥ 1, step ≥ 0, d ≥ 1; no alignment.
 //
 // Registers: a row of 32 is four YMM or two ZMM registers; the constants of the
-// exponential are memory operands with AVX2 and registers with AVX-512.
+// exponential are memory operands.
 //
 // Numerics: the exponential of exp_avx2_amd64.s, where AVX-512 scales by 2ⁿ in one
 // instruction that rounds once, and the sum in the order of laneSum32, so that a
@@ -59,7 +59,6 @@ row:
 	VMAXPS       Y6, Y5, Y4
 	VMAXPS       Y7, Y4, Y4
 	VMAXPS       Y8, Y4, Y4
-	VMOVAPS      Y4, Y4
 	VEXTRACTF128 $0x01, Y4, X9
 	VMAXPS       X9, X4, X4
 	VMOVHLPS     X4, X4, X9
@@ -100,7 +99,7 @@ ordered:
 	VMULPS       Y5, Y5, Y10
 	VFMADD213PS  Y5, Y10, Y11
 	VADDPS       one<>+0(SB), Y11, Y11
-	VPSUBD       magic<>+0(SB), Y9, Y9
+	VPSUBD       magicbits<>+0(SB), Y9, Y9
 	VPSRAD       $0x01, Y9, Y10
 	VPSUBD       Y10, Y9, Y9
 	VPADDD       bias<>+0(SB), Y10, Y10
@@ -129,7 +128,7 @@ ordered:
 	VMULPS       Y6, Y6, Y9
 	VFMADD213PS  Y6, Y9, Y10
 	VADDPS       one<>+0(SB), Y10, Y10
-	VPSUBD       magic<>+0(SB), Y5, Y5
+	VPSUBD       magicbits<>+0(SB), Y5, Y5
 	VPSRAD       $0x01, Y5, Y9
 	VPSUBD       Y9, Y5, Y5
 	VPADDD       bias<>+0(SB), Y9, Y9
@@ -158,7 +157,7 @@ ordered:
 	VMULPS       Y7, Y7, Y6
 	VFMADD213PS  Y7, Y6, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y5, Y5
+	VPSUBD       magicbits<>+0(SB), Y5, Y5
 	VPSRAD       $0x01, Y5, Y6
 	VPSUBD       Y6, Y5, Y5
 	VPADDD       bias<>+0(SB), Y6, Y6
@@ -187,7 +186,7 @@ ordered:
 	VMULPS       Y8, Y8, Y5
 	VFMADD213PS  Y8, Y5, Y6
 	VADDPS       one<>+0(SB), Y6, Y6
-	VPSUBD       magic<>+0(SB), Y4, Y4
+	VPSUBD       magicbits<>+0(SB), Y4, Y4
 	VPSRAD       $0x01, Y4, Y5
 	VPSUBD       Y5, Y4, Y4
 	VPADDD       bias<>+0(SB), Y5, Y5
@@ -197,16 +196,16 @@ ordered:
 	VMULPS       Y5, Y6, Y6
 	VMULPS       Y4, Y6, Y6
 	VMOVUPS      Y6, 96(AX)
-	VADDPS       Y10, Y11, Y4
-	VADDPS       Y6, Y9, Y5
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X5
-	VADDPS       X5, X4, X4
-	VMOVHLPS     X4, X4, X5
-	VADDPS       X5, X4, X4
-	VMOVSHDUP    X4, X5
-	VADDPS       X5, X4, X4
-	VMOVSS       X4, (BX)
+	VADDPS       Y10, Y11, Y11
+	VADDPS       Y6, Y9, Y9
+	VADDPS       Y9, Y11, Y11
+	VEXTRACTF128 $0x01, Y11, X4
+	VADDPS       X4, X11, X11
+	VMOVHLPS     X11, X11, X4
+	VADDPS       X4, X11, X11
+	VMOVSHDUP    X11, X4
+	VADDPS       X4, X11, X11
+	VMOVSS       X11, (BX)
 	VPADDD       Y1, Y0, Y0
 	ADDQ         $0x80, AX
 	ADDQ         $0x04, DX
@@ -386,6 +385,16 @@ DATA one<>+24(SB)/4, $0x3f800000
 DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
+DATA magicbits<>+0(SB)/4, $0x4b400000
+DATA magicbits<>+4(SB)/4, $0x4b400000
+DATA magicbits<>+8(SB)/4, $0x4b400000
+DATA magicbits<>+12(SB)/4, $0x4b400000
+DATA magicbits<>+16(SB)/4, $0x4b400000
+DATA magicbits<>+20(SB)/4, $0x4b400000
+DATA magicbits<>+24(SB)/4, $0x4b400000
+DATA magicbits<>+28(SB)/4, $0x4b400000
+GLOBL magicbits<>(SB), RODATA|NOPTR, $32
+
 DATA bias<>+0(SB)/4, $0x0000007f
 DATA bias<>+4(SB)/4, $0x0000007f
 DATA bias<>+8(SB)/4, $0x0000007f
@@ -436,7 +445,7 @@ row:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -474,7 +483,7 @@ row:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -512,7 +521,7 @@ row:
 	VMULPS       Y6, Y6, Y8
 	VFMADD213PS  Y6, Y8, Y9
 	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magic<>+0(SB), Y7, Y7
+	VPSUBD       magicbits<>+0(SB), Y7, Y7
 	VPSRAD       $0x01, Y7, Y8
 	VPSUBD       Y8, Y7, Y7
 	VPADDD       bias<>+0(SB), Y8, Y8
@@ -550,7 +559,7 @@ row:
 	VMULPS       Y6, Y6, Y7
 	VFMADD213PS  Y6, Y7, Y8
 	VADDPS       one<>+0(SB), Y8, Y8
-	VPSUBD       magic<>+0(SB), Y3, Y3
+	VPSUBD       magicbits<>+0(SB), Y3, Y3
 	VPSRAD       $0x01, Y3, Y7
 	VPSUBD       Y7, Y3, Y3
 	VPADDD       bias<>+0(SB), Y7, Y7

@@ -13,7 +13,7 @@
 // Requires: rows ≥ 1, seen ≥ 1, step ≥ 0, d ≥ 1; no alignment.
 //
 // Registers: a row of 32 is four YMM or two ZMM registers; the constants of the
-// exponential are memory operands with AVX2 and registers with AVX-512.
+// exponential are memory operands.
 //
 // Numerics: the exponential of exp_avx2_amd64.s, where AVX-512 scales by 2ⁿ in one
 // instruction that rounds once, and the sum in the order of laneSum32, so that a
@@ -36,106 +36,92 @@ TEXT ·softmaxRowsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         step+32(FP), AX
 	VMOVD        AX, X1
 	VPBROADCASTD X1, Z1
-	VBROADCASTSS expmax<>+0(SB), Z2
-	VBROADCASTSS expmin<>+0(SB), Z3
-	VBROADCASTSS log2e<>+0(SB), Z4
-	VBROADCASTSS magic<>+0(SB), Z5
-	VBROADCASTSS ln2hi<>+0(SB), Z6
-	VBROADCASTSS ln2lo<>+0(SB), Z7
-	VBROADCASTSS p0<>+0(SB), Z8
-	VBROADCASTSS p1<>+0(SB), Z9
-	VBROADCASTSS p2<>+0(SB), Z10
-	VBROADCASTSS p3<>+0(SB), Z11
-	VBROADCASTSS p4<>+0(SB), Z12
-	VBROADCASTSS p5<>+0(SB), Z13
-	VBROADCASTSS one<>+0(SB), Z14
-	VBROADCASTSS bias<>+0(SB), Z15
 	MOVQ         s+0(FP), AX
 	MOVQ         rows+8(FP), CX
 	MOVQ         m+40(FP), DX
 	MOVQ         sum+48(FP), BX
-	VBROADCASTSS scale+16(FP), Z15
-	VBROADCASTSS ninf<>+0(SB), Z16
+	VBROADCASTSS scale+16(FP), Z2
+	VBROADCASTSS ninf<>+0(SB), Z3
 
 row:
 	VPCMPGTD      lanes<>+0(SB), Z0, K1
-	VMOVAPS       Z16, Z17
-	VMULPS        (AX), Z15, K1, Z17
+	VMOVAPS       Z3, Z4
+	VMULPS        (AX), Z2, K1, Z4
 	VPCMPGTD      lanes<>+64(SB), Z0, K1
-	VMOVAPS       Z16, Z18
-	VMULPS        64(AX), Z15, K1, Z18
-	VMAXPS        Z18, Z17, Z19
-	VEXTRACTF64X4 $0x01, Z19, Y20
-	VMAXPS        Y20, Y19, Y20
-	VEXTRACTF32X4 $0x01, Y20, X19
-	VMAXPS        X19, X20, X20
-	VMOVHLPS      X20, X20, X19
-	VMAXPS        X19, X20, X20
-	VMOVSHDUP     X20, X19
-	VMAXPS        X19, X20, X20
-	VCMPPS        $0x03, Z17, Z17, K1
-	VCMPPS        $0x03, Z18, Z18, K2
+	VMOVAPS       Z3, Z5
+	VMULPS        64(AX), Z2, K1, Z5
+	VMAXPS        Z5, Z4, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y7
+	VMAXPS        Y7, Y6, Y7
+	VEXTRACTF32X4 $0x01, Y7, X6
+	VMAXPS        X6, X7, X7
+	VMOVHLPS      X7, X7, X6
+	VMAXPS        X6, X7, X7
+	VMOVSHDUP     X7, X6
+	VMAXPS        X6, X7, X7
+	VCMPPS        $0x03, Z4, Z4, K1
+	VCMPPS        $0x03, Z5, Z5, K2
 	KORTESTW      K1, K2
 	JZ            ordered
-	VBROADCASTSS  nan<>+0(SB), X20
+	VBROADCASTSS  nan<>+0(SB), X7
 
 ordered:
-	VMOVSS        X20, (DX)
-	VBROADCASTSS  X20, Z19
-	VSUBPS        Z19, Z17, Z17
-	VMOVUPS       Z2, Z20
-	VMINPS        Z17, Z20, Z17
-	VMOVUPS       Z3, Z20
-	VMAXPS        Z17, Z20, Z17
-	VMOVUPS       Z4, Z20
-	VFMADD213PS   Z5, Z17, Z20
-	VSUBPS        Z5, Z20, Z20
-	VFNMADD231PS  Z6, Z20, Z17
-	VFNMADD231PS  Z7, Z20, Z17
-	VMOVUPS       Z8, Z21
-	VFMADD213PS   Z9, Z17, Z21
-	VFMADD213PS   Z10, Z17, Z21
-	VFMADD213PS   Z11, Z17, Z21
-	VFMADD213PS   Z12, Z17, Z21
-	VFMADD213PS   Z13, Z17, Z21
-	VMULPS        Z17, Z17, Z22
-	VFMADD213PS   Z17, Z22, Z21
-	VADDPS        Z14, Z21, Z21
-	VSCALEFPS     Z20, Z21, Z21
-	VMOVUPS       Z21, (AX)
-	VSUBPS        Z19, Z18, Z18
-	VMOVUPS       Z2, Z17
-	VMINPS        Z18, Z17, Z18
-	VMOVUPS       Z3, Z17
-	VMAXPS        Z18, Z17, Z18
-	VMOVUPS       Z4, Z17
-	VFMADD213PS   Z5, Z18, Z17
-	VSUBPS        Z5, Z17, Z17
-	VFNMADD231PS  Z6, Z17, Z18
-	VFNMADD231PS  Z7, Z17, Z18
-	VMOVUPS       Z8, Z19
-	VFMADD213PS   Z9, Z18, Z19
-	VFMADD213PS   Z10, Z18, Z19
-	VFMADD213PS   Z11, Z18, Z19
-	VFMADD213PS   Z12, Z18, Z19
-	VFMADD213PS   Z13, Z18, Z19
-	VMULPS        Z18, Z18, Z20
-	VFMADD213PS   Z18, Z20, Z19
-	VADDPS        Z14, Z19, Z19
-	VSCALEFPS     Z17, Z19, Z19
-	VMOVUPS       Z19, 64(AX)
-	VEXTRACTF64X4 $0x01, Z21, Y17
-	VADDPS        Y17, Y21, Y17
-	VEXTRACTF64X4 $0x01, Z19, Y18
-	VADDPS        Y18, Y19, Y18
-	VADDPS        Y18, Y17, Y17
-	VEXTRACTF32X4 $0x01, Y17, X18
-	VADDPS        X18, X17, X17
-	VMOVHLPS      X17, X17, X18
-	VADDPS        X18, X17, X17
-	VMOVSHDUP     X17, X18
-	VADDPS        X18, X17, X17
-	VMOVSS        X17, (BX)
+	VMOVSS        X7, (DX)
+	VBROADCASTSS  X7, Z6
+	VSUBPS        Z6, Z4, Z4
+	VMOVUPS       expmax<>+0(SB), Z7
+	VMINPS        Z4, Z7, Z4
+	VMOVUPS       expmin<>+0(SB), Z7
+	VMAXPS        Z4, Z7, Z4
+	VMOVUPS       log2e<>+0(SB), Z7
+	VFMADD213PS   magic<>+0(SB), Z4, Z7
+	VSUBPS        magic<>+0(SB), Z7, Z7
+	VFNMADD231PS  ln2hi<>+0(SB), Z7, Z4
+	VFNMADD231PS  ln2lo<>+0(SB), Z7, Z4
+	VMOVUPS       p0<>+0(SB), Z8
+	VFMADD213PS   p1<>+0(SB), Z4, Z8
+	VFMADD213PS   p2<>+0(SB), Z4, Z8
+	VFMADD213PS   p3<>+0(SB), Z4, Z8
+	VFMADD213PS   p4<>+0(SB), Z4, Z8
+	VFMADD213PS   p5<>+0(SB), Z4, Z8
+	VMULPS        Z4, Z4, Z9
+	VFMADD213PS   Z4, Z9, Z8
+	VADDPS        one<>+0(SB), Z8, Z8
+	VSCALEFPS     Z7, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	VSUBPS        Z6, Z5, Z5
+	VMOVUPS       expmax<>+0(SB), Z4
+	VMINPS        Z5, Z4, Z5
+	VMOVUPS       expmin<>+0(SB), Z4
+	VMAXPS        Z5, Z4, Z5
+	VMOVUPS       log2e<>+0(SB), Z4
+	VFMADD213PS   magic<>+0(SB), Z5, Z4
+	VSUBPS        magic<>+0(SB), Z4, Z4
+	VFNMADD231PS  ln2hi<>+0(SB), Z4, Z5
+	VFNMADD231PS  ln2lo<>+0(SB), Z4, Z5
+	VMOVUPS       p0<>+0(SB), Z6
+	VFMADD213PS   p1<>+0(SB), Z5, Z6
+	VFMADD213PS   p2<>+0(SB), Z5, Z6
+	VFMADD213PS   p3<>+0(SB), Z5, Z6
+	VFMADD213PS   p4<>+0(SB), Z5, Z6
+	VFMADD213PS   p5<>+0(SB), Z5, Z6
+	VMULPS        Z5, Z5, Z7
+	VFMADD213PS   Z5, Z7, Z6
+	VADDPS        one<>+0(SB), Z6, Z6
+	VSCALEFPS     Z4, Z6, Z6
+	VMOVUPS       Z6, 64(AX)
+	VEXTRACTF64X4 $0x01, Z8, Y4
+	VADDPS        Y4, Y8, Y4
+	VEXTRACTF64X4 $0x01, Z6, Y5
+	VADDPS        Y5, Y6, Y5
+	VADDPS        Y5, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X5
+	VADDPS        X5, X4, X4
+	VMOVHLPS      X4, X4, X5
+	VADDPS        X5, X4, X4
+	VMOVSHDUP     X4, X5
+	VADDPS        X5, X4, X4
+	VMOVSS        X4, (BX)
 	VPADDD        Z1, Z0, Z0
 	ADDQ          $0x80, AX
 	ADDQ          $0x04, DX
@@ -179,53 +165,245 @@ DATA lanes<>+120(SB)/4, $0x0000001e
 DATA lanes<>+124(SB)/4, $0x0000001f
 GLOBL lanes<>(SB), RODATA|NOPTR, $128
 
-DATA expmax<>+0(SB)/4, $0x42b20000
-GLOBL expmax<>(SB), RODATA|NOPTR, $4
-
-DATA expmin<>+0(SB)/4, $0xc2d00000
-GLOBL expmin<>(SB), RODATA|NOPTR, $4
-
-DATA log2e<>+0(SB)/4, $0x3fb8aa3b
-GLOBL log2e<>(SB), RODATA|NOPTR, $4
-
-DATA magic<>+0(SB)/4, $0x4b400000
-GLOBL magic<>(SB), RODATA|NOPTR, $4
-
-DATA ln2hi<>+0(SB)/4, $0x3f318000
-GLOBL ln2hi<>(SB), RODATA|NOPTR, $4
-
-DATA ln2lo<>+0(SB)/4, $0xb95e8083
-GLOBL ln2lo<>(SB), RODATA|NOPTR, $4
-
-DATA p0<>+0(SB)/4, $0x39506967
-GLOBL p0<>(SB), RODATA|NOPTR, $4
-
-DATA p1<>+0(SB)/4, $0x3ab743ce
-GLOBL p1<>(SB), RODATA|NOPTR, $4
-
-DATA p2<>+0(SB)/4, $0x3c088908
-GLOBL p2<>(SB), RODATA|NOPTR, $4
-
-DATA p3<>+0(SB)/4, $0x3d2aa9c1
-GLOBL p3<>(SB), RODATA|NOPTR, $4
-
-DATA p4<>+0(SB)/4, $0x3e2aaaaa
-GLOBL p4<>(SB), RODATA|NOPTR, $4
-
-DATA p5<>+0(SB)/4, $0x3f000000
-GLOBL p5<>(SB), RODATA|NOPTR, $4
-
-DATA one<>+0(SB)/4, $0x3f800000
-GLOBL one<>(SB), RODATA|NOPTR, $4
-
-DATA bias<>+0(SB)/4, $0x0000007f
-GLOBL bias<>(SB), RODATA|NOPTR, $4
-
 DATA ninf<>+0(SB)/4, $0xff800000
 GLOBL ninf<>(SB), RODATA|NOPTR, $4
 
 DATA nan<>+0(SB)/4, $0xffffffff
 GLOBL nan<>(SB), RODATA|NOPTR, $4
+
+DATA expmax<>+0(SB)/4, $0x42b20000
+DATA expmax<>+4(SB)/4, $0x42b20000
+DATA expmax<>+8(SB)/4, $0x42b20000
+DATA expmax<>+12(SB)/4, $0x42b20000
+DATA expmax<>+16(SB)/4, $0x42b20000
+DATA expmax<>+20(SB)/4, $0x42b20000
+DATA expmax<>+24(SB)/4, $0x42b20000
+DATA expmax<>+28(SB)/4, $0x42b20000
+DATA expmax<>+32(SB)/4, $0x42b20000
+DATA expmax<>+36(SB)/4, $0x42b20000
+DATA expmax<>+40(SB)/4, $0x42b20000
+DATA expmax<>+44(SB)/4, $0x42b20000
+DATA expmax<>+48(SB)/4, $0x42b20000
+DATA expmax<>+52(SB)/4, $0x42b20000
+DATA expmax<>+56(SB)/4, $0x42b20000
+DATA expmax<>+60(SB)/4, $0x42b20000
+GLOBL expmax<>(SB), RODATA|NOPTR, $64
+
+DATA expmin<>+0(SB)/4, $0xc2d00000
+DATA expmin<>+4(SB)/4, $0xc2d00000
+DATA expmin<>+8(SB)/4, $0xc2d00000
+DATA expmin<>+12(SB)/4, $0xc2d00000
+DATA expmin<>+16(SB)/4, $0xc2d00000
+DATA expmin<>+20(SB)/4, $0xc2d00000
+DATA expmin<>+24(SB)/4, $0xc2d00000
+DATA expmin<>+28(SB)/4, $0xc2d00000
+DATA expmin<>+32(SB)/4, $0xc2d00000
+DATA expmin<>+36(SB)/4, $0xc2d00000
+DATA expmin<>+40(SB)/4, $0xc2d00000
+DATA expmin<>+44(SB)/4, $0xc2d00000
+DATA expmin<>+48(SB)/4, $0xc2d00000
+DATA expmin<>+52(SB)/4, $0xc2d00000
+DATA expmin<>+56(SB)/4, $0xc2d00000
+DATA expmin<>+60(SB)/4, $0xc2d00000
+GLOBL expmin<>(SB), RODATA|NOPTR, $64
+
+DATA log2e<>+0(SB)/4, $0x3fb8aa3b
+DATA log2e<>+4(SB)/4, $0x3fb8aa3b
+DATA log2e<>+8(SB)/4, $0x3fb8aa3b
+DATA log2e<>+12(SB)/4, $0x3fb8aa3b
+DATA log2e<>+16(SB)/4, $0x3fb8aa3b
+DATA log2e<>+20(SB)/4, $0x3fb8aa3b
+DATA log2e<>+24(SB)/4, $0x3fb8aa3b
+DATA log2e<>+28(SB)/4, $0x3fb8aa3b
+DATA log2e<>+32(SB)/4, $0x3fb8aa3b
+DATA log2e<>+36(SB)/4, $0x3fb8aa3b
+DATA log2e<>+40(SB)/4, $0x3fb8aa3b
+DATA log2e<>+44(SB)/4, $0x3fb8aa3b
+DATA log2e<>+48(SB)/4, $0x3fb8aa3b
+DATA log2e<>+52(SB)/4, $0x3fb8aa3b
+DATA log2e<>+56(SB)/4, $0x3fb8aa3b
+DATA log2e<>+60(SB)/4, $0x3fb8aa3b
+GLOBL log2e<>(SB), RODATA|NOPTR, $64
+
+DATA magic<>+0(SB)/4, $0x4b400000
+DATA magic<>+4(SB)/4, $0x4b400000
+DATA magic<>+8(SB)/4, $0x4b400000
+DATA magic<>+12(SB)/4, $0x4b400000
+DATA magic<>+16(SB)/4, $0x4b400000
+DATA magic<>+20(SB)/4, $0x4b400000
+DATA magic<>+24(SB)/4, $0x4b400000
+DATA magic<>+28(SB)/4, $0x4b400000
+DATA magic<>+32(SB)/4, $0x4b400000
+DATA magic<>+36(SB)/4, $0x4b400000
+DATA magic<>+40(SB)/4, $0x4b400000
+DATA magic<>+44(SB)/4, $0x4b400000
+DATA magic<>+48(SB)/4, $0x4b400000
+DATA magic<>+52(SB)/4, $0x4b400000
+DATA magic<>+56(SB)/4, $0x4b400000
+DATA magic<>+60(SB)/4, $0x4b400000
+GLOBL magic<>(SB), RODATA|NOPTR, $64
+
+DATA ln2hi<>+0(SB)/4, $0x3f318000
+DATA ln2hi<>+4(SB)/4, $0x3f318000
+DATA ln2hi<>+8(SB)/4, $0x3f318000
+DATA ln2hi<>+12(SB)/4, $0x3f318000
+DATA ln2hi<>+16(SB)/4, $0x3f318000
+DATA ln2hi<>+20(SB)/4, $0x3f318000
+DATA ln2hi<>+24(SB)/4, $0x3f318000
+DATA ln2hi<>+28(SB)/4, $0x3f318000
+DATA ln2hi<>+32(SB)/4, $0x3f318000
+DATA ln2hi<>+36(SB)/4, $0x3f318000
+DATA ln2hi<>+40(SB)/4, $0x3f318000
+DATA ln2hi<>+44(SB)/4, $0x3f318000
+DATA ln2hi<>+48(SB)/4, $0x3f318000
+DATA ln2hi<>+52(SB)/4, $0x3f318000
+DATA ln2hi<>+56(SB)/4, $0x3f318000
+DATA ln2hi<>+60(SB)/4, $0x3f318000
+GLOBL ln2hi<>(SB), RODATA|NOPTR, $64
+
+DATA ln2lo<>+0(SB)/4, $0xb95e8083
+DATA ln2lo<>+4(SB)/4, $0xb95e8083
+DATA ln2lo<>+8(SB)/4, $0xb95e8083
+DATA ln2lo<>+12(SB)/4, $0xb95e8083
+DATA ln2lo<>+16(SB)/4, $0xb95e8083
+DATA ln2lo<>+20(SB)/4, $0xb95e8083
+DATA ln2lo<>+24(SB)/4, $0xb95e8083
+DATA ln2lo<>+28(SB)/4, $0xb95e8083
+DATA ln2lo<>+32(SB)/4, $0xb95e8083
+DATA ln2lo<>+36(SB)/4, $0xb95e8083
+DATA ln2lo<>+40(SB)/4, $0xb95e8083
+DATA ln2lo<>+44(SB)/4, $0xb95e8083
+DATA ln2lo<>+48(SB)/4, $0xb95e8083
+DATA ln2lo<>+52(SB)/4, $0xb95e8083
+DATA ln2lo<>+56(SB)/4, $0xb95e8083
+DATA ln2lo<>+60(SB)/4, $0xb95e8083
+GLOBL ln2lo<>(SB), RODATA|NOPTR, $64
+
+DATA p0<>+0(SB)/4, $0x39506967
+DATA p0<>+4(SB)/4, $0x39506967
+DATA p0<>+8(SB)/4, $0x39506967
+DATA p0<>+12(SB)/4, $0x39506967
+DATA p0<>+16(SB)/4, $0x39506967
+DATA p0<>+20(SB)/4, $0x39506967
+DATA p0<>+24(SB)/4, $0x39506967
+DATA p0<>+28(SB)/4, $0x39506967
+DATA p0<>+32(SB)/4, $0x39506967
+DATA p0<>+36(SB)/4, $0x39506967
+DATA p0<>+40(SB)/4, $0x39506967
+DATA p0<>+44(SB)/4, $0x39506967
+DATA p0<>+48(SB)/4, $0x39506967
+DATA p0<>+52(SB)/4, $0x39506967
+DATA p0<>+56(SB)/4, $0x39506967
+DATA p0<>+60(SB)/4, $0x39506967
+GLOBL p0<>(SB), RODATA|NOPTR, $64
+
+DATA p1<>+0(SB)/4, $0x3ab743ce
+DATA p1<>+4(SB)/4, $0x3ab743ce
+DATA p1<>+8(SB)/4, $0x3ab743ce
+DATA p1<>+12(SB)/4, $0x3ab743ce
+DATA p1<>+16(SB)/4, $0x3ab743ce
+DATA p1<>+20(SB)/4, $0x3ab743ce
+DATA p1<>+24(SB)/4, $0x3ab743ce
+DATA p1<>+28(SB)/4, $0x3ab743ce
+DATA p1<>+32(SB)/4, $0x3ab743ce
+DATA p1<>+36(SB)/4, $0x3ab743ce
+DATA p1<>+40(SB)/4, $0x3ab743ce
+DATA p1<>+44(SB)/4, $0x3ab743ce
+DATA p1<>+48(SB)/4, $0x3ab743ce
+DATA p1<>+52(SB)/4, $0x3ab743ce
+DATA p1<>+56(SB)/4, $0x3ab743ce
+DATA p1<>+60(SB)/4, $0x3ab743ce
+GLOBL p1<>(SB), RODATA|NOPTR, $64
+
+DATA p2<>+0(SB)/4, $0x3c088908
+DATA p2<>+4(SB)/4, $0x3c088908
+DATA p2<>+8(SB)/4, $0x3c088908
+DATA p2<>+12(SB)/4, $0x3c088908
+DATA p2<>+16(SB)/4, $0x3c088908
+DATA p2<>+20(SB)/4, $0x3c088908
+DATA p2<>+24(SB)/4, $0x3c088908
+DATA p2<>+28(SB)/4, $0x3c088908
+DATA p2<>+32(SB)/4, $0x3c088908
+DATA p2<>+36(SB)/4, $0x3c088908
+DATA p2<>+40(SB)/4, $0x3c088908
+DATA p2<>+44(SB)/4, $0x3c088908
+DATA p2<>+48(SB)/4, $0x3c088908
+DATA p2<>+52(SB)/4, $0x3c088908
+DATA p2<>+56(SB)/4, $0x3c088908
+DATA p2<>+60(SB)/4, $0x3c088908
+GLOBL p2<>(SB), RODATA|NOPTR, $64
+
+DATA p3<>+0(SB)/4, $0x3d2aa9c1
+DATA p3<>+4(SB)/4, $0x3d2aa9c1
+DATA p3<>+8(SB)/4, $0x3d2aa9c1
+DATA p3<>+12(SB)/4, $0x3d2aa9c1
+DATA p3<>+16(SB)/4, $0x3d2aa9c1
+DATA p3<>+20(SB)/4, $0x3d2aa9c1
+DATA p3<>+24(SB)/4, $0x3d2aa9c1
+DATA p3<>+28(SB)/4, $0x3d2aa9c1
+DATA p3<>+32(SB)/4, $0x3d2aa9c1
+DATA p3<>+36(SB)/4, $0x3d2aa9c1
+DATA p3<>+40(SB)/4, $0x3d2aa9c1
+DATA p3<>+44(SB)/4, $0x3d2aa9c1
+DATA p3<>+48(SB)/4, $0x3d2aa9c1
+DATA p3<>+52(SB)/4, $0x3d2aa9c1
+DATA p3<>+56(SB)/4, $0x3d2aa9c1
+DATA p3<>+60(SB)/4, $0x3d2aa9c1
+GLOBL p3<>(SB), RODATA|NOPTR, $64
+
+DATA p4<>+0(SB)/4, $0x3e2aaaaa
+DATA p4<>+4(SB)/4, $0x3e2aaaaa
+DATA p4<>+8(SB)/4, $0x3e2aaaaa
+DATA p4<>+12(SB)/4, $0x3e2aaaaa
+DATA p4<>+16(SB)/4, $0x3e2aaaaa
+DATA p4<>+20(SB)/4, $0x3e2aaaaa
+DATA p4<>+24(SB)/4, $0x3e2aaaaa
+DATA p4<>+28(SB)/4, $0x3e2aaaaa
+DATA p4<>+32(SB)/4, $0x3e2aaaaa
+DATA p4<>+36(SB)/4, $0x3e2aaaaa
+DATA p4<>+40(SB)/4, $0x3e2aaaaa
+DATA p4<>+44(SB)/4, $0x3e2aaaaa
+DATA p4<>+48(SB)/4, $0x3e2aaaaa
+DATA p4<>+52(SB)/4, $0x3e2aaaaa
+DATA p4<>+56(SB)/4, $0x3e2aaaaa
+DATA p4<>+60(SB)/4, $0x3e2aaaaa
+GLOBL p4<>(SB), RODATA|NOPTR, $64
+
+DATA p5<>+0(SB)/4, $0x3f000000
+DATA p5<>+4(SB)/4, $0x3f000000
+DATA p5<>+8(SB)/4, $0x3f000000
+DATA p5<>+12(SB)/4, $0x3f000000
+DATA p5<>+16(SB)/4, $0x3f000000
+DATA p5<>+20(SB)/4, $0x3f000000
+DATA p5<>+24(SB)/4, $0x3f000000
+DATA p5<>+28(SB)/4, $0x3f000000
+DATA p5<>+32(SB)/4, $0x3f000000
+DATA p5<>+36(SB)/4, $0x3f000000
+DATA p5<>+40(SB)/4, $0x3f000000
+DATA p5<>+44(SB)/4, $0x3f000000
+DATA p5<>+48(SB)/4, $0x3f000000
+DATA p5<>+52(SB)/4, $0x3f000000
+DATA p5<>+56(SB)/4, $0x3f000000
+DATA p5<>+60(SB)/4, $0x3f000000
+GLOBL p5<>(SB), RODATA|NOPTR, $64
+
+DATA one<>+0(SB)/4, $0x3f800000
+DATA one<>+4(SB)/4, $0x3f800000
+DATA one<>+8(SB)/4, $0x3f800000
+DATA one<>+12(SB)/4, $0x3f800000
+DATA one<>+16(SB)/4, $0x3f800000
+DATA one<>+20(SB)/4, $0x3f800000
+DATA one<>+24(SB)/4, $0x3f800000
+DATA one<>+28(SB)/4, $0x3f800000
+DATA one<>+32(SB)/4, $0x3f800000
+DATA one<>+36(SB)/4, $0x3f800000
+DATA one<>+40(SB)/4, $0x3f800000
+DATA one<>+44(SB)/4, $0x3f800000
+DATA one<>+48(SB)/4, $0x3f800000
+DATA one<>+52(SB)/4, $0x3f800000
+DATA one<>+56(SB)/4, $0x3f800000
+DATA one<>+60(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $64
 
 // func softmaxGradRowsAVX512(p *float32, ds *float32, rows int, scale float32, seen int, step int, lse *float32, delta *float32)
 // Requires: AVX, AVX512F
@@ -236,90 +414,76 @@ TEXT ·softmaxGradRowsAVX512(SB), NOSPLIT, $0-64
 	MOVQ         step+40(FP), AX
 	VMOVD        AX, X1
 	VPBROADCASTD X1, Z1
-	VBROADCASTSS expmax<>+0(SB), Z2
-	VBROADCASTSS expmin<>+0(SB), Z3
-	VBROADCASTSS log2e<>+0(SB), Z4
-	VBROADCASTSS magic<>+0(SB), Z5
-	VBROADCASTSS ln2hi<>+0(SB), Z6
-	VBROADCASTSS ln2lo<>+0(SB), Z7
-	VBROADCASTSS p0<>+0(SB), Z8
-	VBROADCASTSS p1<>+0(SB), Z9
-	VBROADCASTSS p2<>+0(SB), Z10
-	VBROADCASTSS p3<>+0(SB), Z11
-	VBROADCASTSS p4<>+0(SB), Z12
-	VBROADCASTSS p5<>+0(SB), Z13
-	VBROADCASTSS one<>+0(SB), Z14
-	VBROADCASTSS bias<>+0(SB), Z15
 	MOVQ         p+0(FP), AX
 	MOVQ         ds+8(FP), CX
 	MOVQ         rows+16(FP), DX
 	MOVQ         lse+48(FP), BX
 	MOVQ         delta+56(FP), SI
-	VBROADCASTSS scale+24(FP), Z15
+	VBROADCASTSS scale+24(FP), Z2
 
 row:
-	VBROADCASTSS (BX), Z16
-	VBROADCASTSS (SI), Z17
+	VBROADCASTSS (BX), Z3
+	VBROADCASTSS (SI), Z4
 	VPCMPGTD     lanes<>+0(SB), Z0, K1
-	VMULPS       (AX), Z15, Z18
-	VSUBPS       Z16, Z18, Z18
-	VMOVUPS      Z2, Z19
-	VMINPS       Z18, Z19, Z18
-	VMOVUPS      Z3, Z19
-	VMAXPS       Z18, Z19, Z18
-	VMOVUPS      Z4, Z19
-	VFMADD213PS  Z5, Z18, Z19
-	VSUBPS       Z5, Z19, Z19
-	VFNMADD231PS Z6, Z19, Z18
-	VFNMADD231PS Z7, Z19, Z18
-	VMOVUPS      Z8, Z20
-	VFMADD213PS  Z9, Z18, Z20
-	VFMADD213PS  Z10, Z18, Z20
-	VFMADD213PS  Z11, Z18, Z20
-	VFMADD213PS  Z12, Z18, Z20
-	VFMADD213PS  Z13, Z18, Z20
-	VMULPS       Z18, Z18, Z21
-	VFMADD213PS  Z18, Z21, Z20
-	VADDPS       Z14, Z20, Z20
-	VSCALEFPS    Z19, Z20, Z20
-	VMOVAPS.Z    Z20, K1, Z20
-	VMOVUPS      Z20, (AX)
-	VMOVUPS      (CX), Z18
-	VSUBPS       Z17, Z18, Z18
-	VMULPS       Z15, Z20, Z20
-	VMULPS       Z18, Z20, Z20
-	VMOVAPS.Z    Z20, K1, Z20
-	VMOVUPS      Z20, (CX)
+	VMULPS       (AX), Z2, Z5
+	VSUBPS       Z3, Z5, Z5
+	VMOVUPS      expmax<>+0(SB), Z6
+	VMINPS       Z5, Z6, Z5
+	VMOVUPS      expmin<>+0(SB), Z6
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      log2e<>+0(SB), Z6
+	VFMADD213PS  magic<>+0(SB), Z5, Z6
+	VSUBPS       magic<>+0(SB), Z6, Z6
+	VFNMADD231PS ln2hi<>+0(SB), Z6, Z5
+	VFNMADD231PS ln2lo<>+0(SB), Z6, Z5
+	VMOVUPS      p0<>+0(SB), Z7
+	VFMADD213PS  p1<>+0(SB), Z5, Z7
+	VFMADD213PS  p2<>+0(SB), Z5, Z7
+	VFMADD213PS  p3<>+0(SB), Z5, Z7
+	VFMADD213PS  p4<>+0(SB), Z5, Z7
+	VFMADD213PS  p5<>+0(SB), Z5, Z7
+	VMULPS       Z5, Z5, Z8
+	VFMADD213PS  Z5, Z8, Z7
+	VADDPS       one<>+0(SB), Z7, Z7
+	VSCALEFPS    Z6, Z7, Z7
+	VMOVAPS.Z    Z7, K1, Z7
+	VMOVUPS      Z7, (AX)
+	VMOVUPS      (CX), Z5
+	VSUBPS       Z4, Z5, Z5
+	VMULPS       Z2, Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VMOVAPS.Z    Z7, K1, Z7
+	VMOVUPS      Z7, (CX)
 	VPCMPGTD     lanes<>+64(SB), Z0, K1
-	VMULPS       64(AX), Z15, Z18
-	VSUBPS       Z16, Z18, Z18
-	VMOVUPS      Z2, Z16
-	VMINPS       Z18, Z16, Z18
-	VMOVUPS      Z3, Z16
-	VMAXPS       Z18, Z16, Z18
-	VMOVUPS      Z4, Z16
-	VFMADD213PS  Z5, Z18, Z16
-	VSUBPS       Z5, Z16, Z16
-	VFNMADD231PS Z6, Z16, Z18
-	VFNMADD231PS Z7, Z16, Z18
-	VMOVUPS      Z8, Z19
-	VFMADD213PS  Z9, Z18, Z19
-	VFMADD213PS  Z10, Z18, Z19
-	VFMADD213PS  Z11, Z18, Z19
-	VFMADD213PS  Z12, Z18, Z19
-	VFMADD213PS  Z13, Z18, Z19
-	VMULPS       Z18, Z18, Z20
-	VFMADD213PS  Z18, Z20, Z19
-	VADDPS       Z14, Z19, Z19
-	VSCALEFPS    Z16, Z19, Z19
-	VMOVAPS.Z    Z19, K1, Z19
-	VMOVUPS      Z19, 64(AX)
-	VMOVUPS      64(CX), Z16
-	VSUBPS       Z17, Z16, Z16
-	VMULPS       Z15, Z19, Z19
-	VMULPS       Z16, Z19, Z19
-	VMOVAPS.Z    Z19, K1, Z19
-	VMOVUPS      Z19, 64(CX)
+	VMULPS       64(AX), Z2, Z5
+	VSUBPS       Z3, Z5, Z5
+	VMOVUPS      expmax<>+0(SB), Z3
+	VMINPS       Z5, Z3, Z5
+	VMOVUPS      expmin<>+0(SB), Z3
+	VMAXPS       Z5, Z3, Z5
+	VMOVUPS      log2e<>+0(SB), Z3
+	VFMADD213PS  magic<>+0(SB), Z5, Z3
+	VSUBPS       magic<>+0(SB), Z3, Z3
+	VFNMADD231PS ln2hi<>+0(SB), Z3, Z5
+	VFNMADD231PS ln2lo<>+0(SB), Z3, Z5
+	VMOVUPS      p0<>+0(SB), Z6
+	VFMADD213PS  p1<>+0(SB), Z5, Z6
+	VFMADD213PS  p2<>+0(SB), Z5, Z6
+	VFMADD213PS  p3<>+0(SB), Z5, Z6
+	VFMADD213PS  p4<>+0(SB), Z5, Z6
+	VFMADD213PS  p5<>+0(SB), Z5, Z6
+	VMULPS       Z5, Z5, Z7
+	VFMADD213PS  Z5, Z7, Z6
+	VADDPS       one<>+0(SB), Z6, Z6
+	VSCALEFPS    Z3, Z6, Z6
+	VMOVAPS.Z    Z6, K1, Z6
+	VMOVUPS      Z6, 64(AX)
+	VMOVUPS      64(CX), Z3
+	VSUBPS       Z4, Z3, Z3
+	VMULPS       Z2, Z6, Z6
+	VMULPS       Z3, Z6, Z6
+	VMOVAPS.Z    Z6, K1, Z6
+	VMOVUPS      Z6, 64(CX)
 	VPADDD       Z1, Z0, Z0
 	ADDQ         $0x80, AX
 	ADDQ         $0x80, CX
@@ -343,10 +507,11 @@ TEXT ·mergeRowsAVX512(SB), NOSPLIT, $0-48
 	ANDQ  $-16, R8
 	MOVQ  BX, R9
 	SUBQ  R8, R9
-	MOVQ  $-1, R10
-	SHLXQ R9, R10, R10
-	NOTQ  R10
-	KMOVW R10, K1
+	MOVQ  R9, R10
+	MOVQ  $-1, R11
+	SHLXQ R10, R11, R11
+	NOTQ  R11
+	KMOVW R11, K1
 
 row:
 	VBROADCASTSS (SI), Z0

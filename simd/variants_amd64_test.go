@@ -23,6 +23,40 @@ func setFeatures(f features) (restore func()) {
 	return func() { use = old }
 }
 
+// TestVecVariantsAgree is TestGemmVariantsAgree for the kernels over slices.
+func TestVecVariantsAgree(t *testing.T) {
+	testx.Need(t, "avx2")
+	testx.Need(t, "avx512")
+	r := newRand(11)
+	for n := range 130 {
+		for _, k := range vecKernels {
+			in := k.inputs(r, n)
+			restore := setFeatures(features{avx2: true})
+			want := k.call(in)
+			restore()
+			restore = setFeatures(features{avx2: true, avx512: true})
+			got := k.call(in)
+			restore()
+			for o := range want {
+				requireSame(t, want[o], got[o])
+			}
+		}
+		x, bits := randFloats(r, n), [2][]float32{}
+		for i := range x {
+			x[i] *= 30 // some results are subnormal or 0
+		}
+		for v := range bits {
+			restore := setFeatures(features{avx2: true, avx512: v == 1})
+			dst := make([]float32, n)
+			sum := ExpSub(dst, x, 30)
+			s, p := SumExp(x, 30)
+			restore()
+			bits[v] = append(dst, sum, s, p)
+		}
+		requireBits(t, bits[0], bits[1], "ExpSub and SumExp of %d", n)
+	}
+}
+
 // TestGemmVariantsAgree: the instruction sets give the same bits, so that a
 // result does not depend on which of such machines computed it.
 func TestGemmVariantsAgree(t *testing.T) {

@@ -164,18 +164,6 @@ func transpose8(g *gen) {
 	g.finish()
 }
 
-// isa is an instruction set's vectors, as far as the tiles differ by it.
-type isa struct {
-	suffix string
-	bytes  int // of a vector
-	vector func(*gen) reg.VecVirtual
-}
-
-var (
-	avx2   = isa{"AVX2", 32, func(g *gen) reg.VecVirtual { return g.YMM() }}
-	avx512 = isa{"AVX512", 64, func(g *gen) reg.VecVirtual { return g.ZMM() }}
-)
-
 // gemmTile makes a micro-kernel. Up to two vectors of b stay in registers for a
 // step, with the elements of a broadcast in turn; where a step has more, the
 // elements of a stay and b comes in turn.

@@ -45,14 +45,9 @@ func copyTiles512(g *gen) {
 		"contiguous and csa bytes apart: dst[(t·k + p)·rows + i] = a[p·csa + rows·t + i];",
 		"k ≥ 1, tiles ≥ 1.")
 	dst, a, csa, k, tiles, rows := g.load("dst"), g.load("a"), g.load("csa"), g.load("k"), g.load("tiles"), g.load("rows")
-	// The lanes below rows, and the bytes of that many floats.
-	lanes, mask := g.GP64(), g.K()
-	g.MOVQ(operand.I32(-1), lanes)
-	g.SHLXQ(rows, lanes, lanes)
-	g.NOTQ(lanes)
-	g.KMOVW(lanes.As32(), mask)
-	g.SHLQ(operand.Imm(2), rows)
-	step := g.GP64() // bytes from tile to tile
+	mask := g.mask(avx512, rows)
+	g.SHLQ(operand.Imm(2), rows) // now in bytes
+	step := g.GP64()             // bytes from tile to tile
 	g.MOVQ(rows, step)
 	g.IMULQ(k, step)
 	from, to, t := g.GP64(), g.GP64(), g.GP64()
@@ -61,9 +56,7 @@ func copyTiles512(g *gen) {
 	g.MOVQ(dst, to)
 	g.MOVQ(tiles, t)
 	g.Label("tile")
-	v := g.ZMM()
-	g.VMOVUPS_Z(ptr(from, 0), mask, v)
-	g.VMOVUPS(v, mask, ptr(to, 0))
+	g.store(avx512, g.fetch(avx512, ptr(from, 0), mask), ptr(to, 0), mask)
 	g.ADDQ(rows, from)
 	g.ADDQ(step, to)
 	g.DECQ(t)

@@ -33,7 +33,8 @@ func main() {
 		{"gemm_avx2_amd64", gemmHeader, gemmFile},
 		{"gemm_avx512_amd64", gemm512Header, gemm512File},
 		{"vec_avx2_amd64", vecHeader, vecFile},
-		{"exp_avx2_amd64", expHeader, expFile},
+		{"exp_avx2_amd64", expHeader, expFile(avx2)},
+		{"exp_avx512_amd64", expHeader, expFile(avx512)},
 		{"softmax_avx2_amd64", softmaxHeader, softmaxFile(avx2)},
 		{"softmax_avx512_amd64", softmaxHeader, softmaxFile(avx512)},
 	} {
@@ -85,6 +86,24 @@ func write(dir, name, header string, fill func(*gen)) error {
 	return os.WriteFile(filepath.Join(dir, name+".go"), stub, 0o644)
 }
 
+// isa is an instruction set's vectors.
+type isa struct {
+	suffix string
+	bytes  int // of a vector
+}
+
+var (
+	avx2   = isa{"AVX2", 32}
+	avx512 = isa{"AVX512", 64}
+)
+
+func (s isa) vector(g *gen) reg.VecVirtual {
+	if s == avx512 {
+		return g.ZMM()
+	}
+	return g.YMM()
+}
+
 // gen is avo's context with the constants and idioms that the kernels share.
 type gen struct {
 	*build.Context
@@ -115,19 +134,59 @@ func (g *gen) kernel(name, sig string, doc ...string) {
 func (g *gen) load(arg string) reg.Register { return g.Load(g.Param(arg), g.GP64()) }
 
 // broadcast puts a float32 argument into all lanes of a new register.
-func (g *gen) broadcast(arg string) reg.VecVirtual {
+func (g *gen) broadcast(s isa, arg string) reg.VecVirtual {
 	b, err := g.Param(arg).Resolve()
 	if err != nil {
 		log.Fatal(err)
 	}
-	v := g.YMM()
+	v := s.vector(g)
 	g.VBROADCASTSS(b.Addr, v)
 	return v
 }
 
-func (g *gen) zero() reg.VecVirtual {
-	v := g.YMM()
-	g.VXORPS(v, v, v)
+// fetch loads a vector; lanes outside the mask, unless it is nil, become 0 and
+// their memory is not touched.
+func (g *gen) fetch(s isa, from operand.Mem, mask reg.Register) reg.VecVirtual {
+	v := s.vector(g)
+	switch {
+	case mask == nil:
+		g.VMOVUPS(from, v)
+	case s == avx512:
+		g.VMOVUPS_Z(from, mask, v)
+	default:
+		g.VMASKMOVPS(from, mask, v)
+	}
+	return v
+}
+
+// store stores the lanes of v in the mask, or all if it is nil.
+func (g *gen) store(s isa, v reg.VecVirtual, to operand.Mem, mask reg.Register) {
+	switch {
+	case mask == nil:
+		g.VMOVUPS(v, to)
+	case s == avx512:
+		g.VMOVUPS(v, mask, to)
+	default:
+		g.VMASKMOVPS(v, mask, to)
+	}
+}
+
+// keep puts zeros into the lanes of v outside the mask.
+func (g *gen) keep(s isa, mask reg.Register, v reg.VecVirtual) {
+	if s == avx512 {
+		g.VMOVAPS_Z(v, mask, v)
+	} else {
+		g.VANDPS(mask, v, v)
+	}
+}
+
+func (g *gen) zero(s isa) reg.VecVirtual {
+	v := s.vector(g)
+	if s == avx512 {
+		g.VPXORD(v, v, v)
+	} else {
+		g.VXORPS(v, v, v)
+	}
 	return v
 }
 
@@ -150,9 +209,13 @@ func (g *gen) words(name string, w ...uint32) operand.Mem {
 	return m
 }
 
-// eight returns read-only memory holding eight copies of one word.
-func (g *gen) eight(name string, w uint32) operand.Mem {
-	return g.words(name, w, w, w, w, w, w, w, w)
+// copies returns read-only memory holding a vector of copies of one word.
+func (g *gen) copies(s isa, name string, w uint32) operand.Mem {
+	words := make([]uint32, s.bytes/4)
+	for i := range words {
+		words[i] = w
+	}
+	return g.words(name, words...)
 }
 
 // masks returns a table of eight words of ones and eight of zeros.
@@ -161,11 +224,20 @@ func (g *gen) masks() operand.Mem {
 	return g.words("tailmask", m, m, m, m, m, m, m, m, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-// mask loads into v the mask whose lanes below left are ones; left, from 0 to
-// 8, is destroyed.
-func (g *gen) mask(left reg.Register, v reg.VecVirtual) {
-	base := g.GP64()
+// mask returns the mask whose lanes below left are ones: a vector, or with
+// AVX-512 a K register. left, from 0 to the lanes of a vector, is destroyed.
+func (g *gen) mask(s isa, left reg.Register) reg.Register {
+	if s == avx512 {
+		bits, k := g.GP64(), g.K()
+		g.MOVQ(operand.I32(-1), bits)
+		g.SHLXQ(left, bits, bits)
+		g.NOTQ(bits)
+		g.KMOVW(bits.As32(), k)
+		return k
+	}
+	base, v := g.GP64(), g.YMM()
 	g.LEAQ(g.masks().Offset(32), base)
 	g.NEGQ(left)
 	g.VMOVUPS(at(base, left, 0), v)
+	return v
 }

@@ -21,7 +21,7 @@ keys.
 Requires: rows ≥ 1, seen ≥ 1, step ≥ 0, d ≥ 1; no alignment.
 
 Registers: a row of 32 is four YMM or two ZMM registers; the constants of the
-exponential are memory operands with AVX2 and registers with AVX-512.
+exponential are memory operands.
 
 Numerics: the exponential of exp_avx2_amd64.s, where AVX-512 scales by 2ⁿ in one
 instruction that rounds once, and the sum in the order of laneSum32, so that a
@@ -38,7 +38,7 @@ func softmaxFile(s isa) func(*gen) {
 		g.softmaxRows(s)
 		g.softmaxGradRows(s)
 		g.mergeRows(s)
-		if s.bytes == avx2.bytes {
+		if s == avx2 {
 			g.softmaxMerge()
 		}
 	}
@@ -49,7 +49,6 @@ type rows32 struct {
 	isa
 	*gen
 	vectors int
-	word    func(string, uint32) operand.Op
 	n, step reg.VecVirtual // keys seen by the row, in each lane
 	iota    []operand.Op   // the lanes' indices
 }
@@ -74,23 +73,13 @@ func (g *gen) rows32(s isa) *rows32 {
 	for q := range r.vectors {
 		r.iota = append(r.iota, table.Offset(q*s.bytes))
 	}
-	r.word = g.eightOp
-	if s.bytes == avx512.bytes {
-		held := map[string]operand.Op{}
-		for _, k := range expConsts {
-			v := g.ZMM()
-			g.VBROADCASTSS(g.words(k.name, k.word), v)
-			held[k.name] = v
-		}
-		r.word = func(name string, _ uint32) operand.Op { return held[name] }
-	}
 	return r
 }
 
 // seen returns the mask of the seen lanes of vector q: a K register or, with
 // AVX2, a vector.
 func (r *rows32) seen(q int) reg.Register {
-	if r.bytes == avx512.bytes {
+	if r.isa == avx512 {
 		k := r.K()
 		r.VPCMPGTD(r.iota[q], r.n, k)
 		return k
@@ -100,71 +89,20 @@ func (r *rows32) seen(q int) reg.Register {
 	return m
 }
 
-// keep puts zeros into the lanes of v outside the mask.
-func (r *rows32) keep(mask reg.Register, v reg.VecVirtual) {
-	if r.bytes == avx512.bytes {
-		r.VMOVAPS_Z(v, mask, v)
-	} else {
-		r.VANDPS(mask, v, v)
+// max returns the largest lane of the vectors in lane 0.
+func (r *rows32) max(v []reg.VecVirtual) reg.Register {
+	top := r.vector(r.gen)
+	r.VMAXPS(v[1], v[0], top)
+	for _, x := range v[2:] {
+		r.VMAXPS(x, top, top)
 	}
-}
-
-// scalar returns a float32 argument in all lanes.
-func (r *rows32) scalar(name string) reg.VecVirtual {
-	b, err := r.Param(name).Resolve()
-	if err != nil {
-		panic(err)
+	if r.isa == avx512 {
+		y := r.YMM()
+		r.VEXTRACTF64X4(operand.Imm(1), top, y)
+		r.VMAXPS(y, top.AsY(), y)
+		top = y
 	}
-	v := r.vector(r.gen)
-	r.VBROADCASTSS(b.Addr, v)
-	return v
-}
-
-// halves reduces a vector to the XMM of its lanes combined by op: lane l with
-// l+8 (AVX-512), l+4, l+2, l+1; the result is in lane 0.
-func (r *rows32) halves(v reg.VecVirtual, op func(a, b, dst operand.Op)) reg.VecVirtual {
-	y := r.YMM()
-	if r.bytes == avx512.bytes {
-		r.VEXTRACTF64X4(operand.Imm(1), v, y)
-		op(y, v.AsY(), y)
-	} else {
-		r.VMOVAPS(v, y)
-	}
-	return r.quarters(y, op)
-}
-
-// quarters is halves of a YMM register.
-func (r *rows32) quarters(y reg.VecVirtual, op func(a, b, dst operand.Op)) reg.VecVirtual {
-	x, h := y.AsX(), r.XMM()
-	if r.bytes == avx512.bytes { // the AVX form cannot name registers 16 to 31
-		r.VEXTRACTF32X4(operand.Imm(1), y, h)
-	} else {
-		r.VEXTRACTF128(operand.Imm(1), y, h)
-	}
-	op(h, x, x)
-	r.VMOVHLPS(x, x, h)
-	op(h, x, x)
-	r.VMOVSHDUP(x, h)
-	op(h, x, x)
-	return y
-}
-
-// sum adds a row's vectors in the order of laneSum32; the result is in lane 0.
-func (r *rows32) sum(e []reg.VecVirtual) reg.VecVirtual {
-	add := func(a, b, dst operand.Op) { r.VADDPS(a, b, dst) }
-	var y []reg.VecVirtual // (0+1), (2+3)
-	for i := range 2 {
-		t := r.YMM()
-		if r.bytes == avx512.bytes {
-			r.VEXTRACTF64X4(operand.Imm(1), e[i], t)
-			r.VADDPS(t, e[i].AsY(), t)
-		} else {
-			r.VADDPS(e[2*i+1], e[2*i], t)
-		}
-		y = append(y, t)
-	}
-	r.VADDPS(y[1], y[0], y[0])
-	return r.quarters(y[0], add)
+	return r.fold(r.isa, top, func(a, b, dst operand.Op) { r.VMAXPS(a, b, dst) })
 }
 
 func (g *gen) softmaxRows(s isa) {
@@ -174,7 +112,7 @@ func (g *gen) softmaxRows(s isa) {
 		"sum; the weights of keys that a row does not see are 0.")
 	r := g.rows32(s)
 	p, rows, mp, sp := g.load("s"), g.load("rows"), g.load("m"), g.load("sum")
-	scale := r.scalar("scale")
+	scale := g.broadcast(s, "scale")
 	ninf := s.vector(g)
 	g.VBROADCASTSS(g.words("ninf", 0xff800000), ninf)
 	g.Label("row")
@@ -182,7 +120,7 @@ func (g *gen) softmaxRows(s isa) {
 	for q := range v {
 		mask := r.seen(q)
 		v[q] = s.vector(g)
-		if s.bytes == avx512.bytes {
+		if s == avx512 {
 			g.VMOVAPS(ninf, v[q])
 			g.VMULPS(ptr(p, s.bytes*q), scale, mask, v[q])
 		} else {
@@ -191,22 +129,17 @@ func (g *gen) softmaxRows(s isa) {
 		}
 	}
 	// The maximum; all ones, a NaN, if there is a NaN.
-	top := s.vector(g)
-	g.VMAXPS(v[1], v[0], top)
-	for _, x := range v[2:] {
-		g.VMAXPS(x, top, top)
-	}
-	x := r.halves(top, func(a, b, dst operand.Op) { g.VMAXPS(a, b, dst) })
-	r.ifNaN(v, func() { g.VBROADCASTSS(g.words("nan", 0xffffffff), x.AsX()) })
-	g.VMOVSS(x.AsX(), ptr(mp, 0))
+	x := r.max(v)
+	r.ifNaN(v, func() { g.VBROADCASTSS(g.words("nan", 0xffffffff), x) })
+	g.VMOVSS(x, ptr(mp, 0))
 	m := s.vector(g)
-	g.VBROADCASTSS(x.AsX(), m)
+	g.VBROADCASTSS(x, m)
 	for q := range v {
 		g.VSUBPS(m, v[q], v[q])
-		v[q] = g.expOf(s, r.word, v[q])
+		v[q] = g.exp(s, v[q])
 		g.VMOVUPS(v[q], ptr(p, s.bytes*q))
 	}
-	g.VMOVSS(r.sum(v).AsX(), ptr(sp, 0))
+	g.VMOVSS(g.laneSum32(s, v), ptr(sp, 0))
 	g.VPADDD(r.step, r.n, r.n)
 	g.ADDQ(operand.Imm(128), p)
 	g.ADDQ(operand.Imm(4), mp)
@@ -218,7 +151,7 @@ func (g *gen) softmaxRows(s isa) {
 
 // ifNaN emits then for the case that a lane of v is a NaN.
 func (r *rows32) ifNaN(v []reg.VecVirtual, then func()) {
-	if r.bytes == avx512.bytes {
+	if r.isa == avx512 {
 		a, b := r.K(), r.K()
 		r.VCMPPS(operand.Imm(3), v[0], v[0], a)
 		r.VCMPPS(operand.Imm(3), v[1], v[1], b)
@@ -248,7 +181,7 @@ func (g *gen) softmaxGradRows(s isa) {
 		"not see.")
 	r := g.rows32(s)
 	p, ds, rows, lse, delta := g.load("p"), g.load("ds"), g.load("rows"), g.load("lse"), g.load("delta")
-	scale := r.scalar("scale")
+	scale := g.broadcast(s, "scale")
 	g.Label("row")
 	l, c := s.vector(g), s.vector(g)
 	g.VBROADCASTSS(ptr(lse, 0), l)
@@ -258,15 +191,15 @@ func (g *gen) softmaxGradRows(s isa) {
 		v := s.vector(g)
 		g.VMULPS(ptr(p, s.bytes*q), scale, v)
 		g.VSUBPS(l, v, v)
-		e := g.expOf(s, r.word, v)
-		r.keep(mask, e)
+		e := g.exp(s, v)
+		g.keep(s, mask, e)
 		g.VMOVUPS(e, ptr(p, s.bytes*q))
 		d := s.vector(g)
 		g.VMOVUPS(ptr(ds, s.bytes*q), d)
 		g.VSUBPS(c, d, d)
 		g.VMULPS(scale, e, e)
 		g.VMULPS(d, e, e)
-		r.keep(mask, e)
+		g.keep(s, mask, e)
 		g.VMOVUPS(e, ptr(ds, s.bytes*q))
 	}
 	g.VPADDD(r.step, r.n, r.n)
@@ -292,20 +225,9 @@ func (g *gen) mergeRows(s isa) {
 	g.ANDQ(operand.I8(int8(-lanes)), whole)
 	g.MOVQ(d, rest)
 	g.SUBQ(whole, rest)
-	var mask reg.Register
-	if s.bytes == avx512.bytes {
-		bits := g.GP64()
-		mask = g.K()
-		g.MOVQ(operand.I32(-1), bits)
-		g.SHLXQ(rest, bits, bits)
-		g.NOTQ(bits)
-		g.KMOVW(bits.As32(), mask)
-	} else {
-		m, left := g.YMM(), g.GP64()
-		g.MOVQ(rest, left)
-		g.mask(left, m)
-		mask = m
-	}
+	left := g.GP64()
+	g.MOVQ(rest, left)
+	mask := g.mask(s, left)
 	g.Label("row")
 	a, b := s.vector(g), s.vector(g)
 	g.VBROADCASTSS(ptr(ap, 0), a)
@@ -325,21 +247,10 @@ func (g *gen) mergeRows(s isa) {
 	g.Label("tail")
 	g.TESTQ(rest, rest)
 	g.JZ(operand.LabelRef("next"))
-	y, z := s.vector(g), s.vector(g)
-	if s.bytes == avx512.bytes {
-		g.VMOVUPS_Z(at(o, i, 0), mask, y)
-		g.VMOVUPS_Z(at(part, i, 0), mask, z)
-	} else {
-		g.VMASKMOVPS(at(o, i, 0), mask, y)
-		g.VMASKMOVPS(at(part, i, 0), mask, z)
-	}
+	y, z := g.fetch(s, at(o, i, 0), mask), g.fetch(s, at(part, i, 0), mask)
 	g.VMULPS(y, a, y)
 	g.VFMADD231PS(z, b, y)
-	if s.bytes == avx512.bytes {
-		g.VMOVUPS(y, mask, at(o, i, 0))
-	} else {
-		g.VMASKMOVPS(y, mask, at(o, i, 0))
-	}
+	g.store(s, y, at(o, i, 0), mask)
 	g.Label("next")
 	g.LEAQ(at(o, d, 0), o)
 	g.LEAQ(at(part, d, 0), part)
@@ -369,12 +280,11 @@ func (g *gen) softmaxMerge() {
 	g.XORQ(i, i)
 	g.MOVQ(operand.U32(4), four)
 	g.Label("rows")
-	left, mask := g.GP64(), g.YMM()
+	left := g.GP64()
 	g.MOVQ(n, left)
 	g.CMPQ(left, four)
 	g.CMOVQGT(four, left)
-	g.mask(left, mask)
-	k := mask.AsX()
+	k := g.mask(avx2, left).(reg.VecVirtual).AsX()
 	load := func(p reg.Register) reg.VecVirtual {
 		v := g.XMM()
 		g.VMASKMOVPS(at(p, i, 0), k, v)

@@ -31,27 +31,27 @@ beyond the first-level cache.
 
 func vecFile(g *gen) {
 	type vv = []reg.VecVirtual
-	g.elementwise("addAVX2", []string{"dst"}, []string{"a", "b"}, nil, "dst[i] = a[i] + b[i]",
+	g.elementwise(avx2, "add", []string{"dst"}, []string{"a", "b"}, nil, "dst[i] = a[i] + b[i]",
 		func(in, _ vv) vv { g.VADDPS(in[1], in[0], in[0]); return in[:1] })
-	g.elementwise("mulAVX2", []string{"dst"}, []string{"a", "b"}, nil, "dst[i] = a[i]·b[i]",
+	g.elementwise(avx2, "mul", []string{"dst"}, []string{"a", "b"}, nil, "dst[i] = a[i]·b[i]",
 		func(in, _ vv) vv { g.VMULPS(in[1], in[0], in[0]); return in[:1] })
-	g.elementwise("scaleAVX2", []string{"dst"}, []string{"x"}, []string{"alpha"}, "dst[i] = alpha·x[i]",
+	g.elementwise(avx2, "scale", []string{"dst"}, []string{"x"}, []string{"alpha"}, "dst[i] = alpha·x[i]",
 		func(in, s vv) vv { g.VMULPS(in[0], s[0], in[0]); return in[:1] })
-	g.elementwise("axpyAVX2", []string{"dst"}, []string{"dst", "x"}, []string{"alpha"}, "dst[i] += alpha·x[i]",
+	g.elementwise(avx2, "axpy", []string{"dst"}, []string{"dst", "x"}, []string{"alpha"}, "dst[i] += alpha·x[i]",
 		func(in, s vv) vv { g.VFMADD231PS(in[1], s[0], in[0]); return in[:1] })
-	g.elementwise("scaleMulAVX2", []string{"dst"}, []string{"x", "w"}, []string{"alpha"}, "dst[i] = (alpha·x[i])·w[i]",
+	g.elementwise(avx2, "scaleMul", []string{"dst"}, []string{"x", "w"}, []string{"alpha"}, "dst[i] = (alpha·x[i])·w[i]",
 		func(in, s vv) vv {
 			g.VMULPS(in[0], s[0], in[0])
 			g.VMULPS(in[1], in[0], in[0])
 			return in[:1]
 		})
-	g.elementwise("mulAxpyAVX2", []string{"dst"}, []string{"dst", "a", "b"}, []string{"alpha"}, "dst[i] += (alpha·a[i])·b[i]",
+	g.elementwise(avx2, "mulAxpy", []string{"dst"}, []string{"dst", "a", "b"}, []string{"alpha"}, "dst[i] += (alpha·a[i])·b[i]",
 		func(in, s vv) vv {
 			g.VMULPS(in[1], s[0], in[1])
 			g.VFMADD231PS(in[2], in[1], in[0])
 			return in[:1]
 		})
-	g.elementwise("softmaxBackwardAVX2", []string{"ds"}, []string{"p", "dp"}, []string{"alpha", "c"}, "ds[i] = (alpha·p[i])·(dp[i] − c)",
+	g.elementwise(avx2, "softmaxBackward", []string{"ds"}, []string{"p", "dp"}, []string{"alpha", "c"}, "ds[i] = (alpha·p[i])·(dp[i] − c)",
 		func(in, s vv) vv {
 			g.VSUBPS(s[1], in[1], in[1])
 			g.VMULPS(s[0], in[0], in[0])
@@ -63,21 +63,21 @@ func vecFile(g *gen) {
 		g.VFNMADD231PS(in[1], s[1], in[0])
 		return in[0]
 	}
-	g.elementwise("rmsNormDXAVX2", []string{"dx"}, []string{"dy", "x", "w"}, []string{"rstd", "c"},
+	g.elementwise(avx2, "rmsNormDX", []string{"dx"}, []string{"dy", "x", "w"}, []string{"rstd", "c"},
 		"dx[i] = rstd·(dy[i]·w[i] − c·x[i])",
 		func(in, s vv) vv {
 			t := dx(in, s)
 			g.VMULPS(t, s[0], t)
 			return vv{t}
 		})
-	g.elementwise("rmsNormDXAccAVX2", []string{"dx"}, []string{"dy", "x", "w", "dx"}, []string{"rstd", "c"},
+	g.elementwise(avx2, "rmsNormDXAcc", []string{"dx"}, []string{"dy", "x", "w", "dx"}, []string{"rstd", "c"},
 		"dx[i] += rstd·(dy[i]·w[i] − c·x[i])",
 		func(in, s vv) vv {
 			t := dx(in, s)
 			g.VFMADD231PS(t, s[0], in[3])
 			return in[3:]
 		})
-	g.elementwise("rotateAVX2", []string{"x", "y"}, []string{"x", "y", "cos", "sin"}, []string{"sign"},
+	g.elementwise(avx2, "rotate", []string{"x", "y"}, []string{"x", "y", "cos", "sin"}, []string{"sign"},
 		"x[i], y[i] = x[i]·cos[i] − y[i]·s, y[i]·cos[i] + x[i]·s with s = sign·sin[i]",
 		func(in, s vv) vv {
 			x, y, c, sn := in[0], in[1], in[2], in[3]
@@ -97,9 +97,11 @@ func vecFile(g *gen) {
 	g.maxOf()
 }
 
-// elementwise makes a kernel that calls body on vectors of eight elements.
+// elementwise makes a kernel that calls body on vectors, with the instruction
+// set's suffix to its name.
 // Inputs with an output's name are that output's old value.
-func (g *gen) elementwise(name string, outs, ins, scalars []string, doc string, body func(in, s []reg.VecVirtual) []reg.VecVirtual) {
+func (g *gen) elementwise(s isa, name string, outs, ins, scalars []string, doc string, body func(in, s []reg.VecVirtual) []reg.VecVirtual) {
+	name += s.suffix
 	var params []string
 	for _, p := range append(append([]string{}, outs...), ins...) {
 		if len(params) == 0 || !contains(params, p) {
@@ -124,27 +126,17 @@ func (g *gen) elementwise(name string, outs, ins, scalars []string, doc string, 
 		ptrs[p] = g.load(p)
 	}
 	n := g.load("n")
-	var s []reg.VecVirtual
+	var sc []reg.VecVirtual
 	for _, p := range scalars {
-		s = append(s, g.broadcast(p))
+		sc = append(sc, g.broadcast(s, p))
 	}
-	g.each(n, func(i reg.Register, mask reg.VecVirtual) {
+	g.each(s, n, func(i, mask reg.Register) {
 		var in []reg.VecVirtual
 		for _, p := range ins {
-			v := g.YMM()
-			if mask == nil {
-				g.VMOVUPS(at(ptrs[p], i, 0), v)
-			} else {
-				g.VMASKMOVPS(at(ptrs[p], i, 0), mask, v)
-			}
-			in = append(in, v)
+			in = append(in, g.fetch(s, at(ptrs[p], i, 0), mask))
 		}
-		for k, v := range body(in, s) {
-			if mask == nil {
-				g.VMOVUPS(v, at(ptrs[outs[k]], i, 0))
-			} else {
-				g.VMASKMOVPS(v, mask, at(ptrs[outs[k]], i, 0))
-			}
+		for k, v := range body(in, sc) {
+			g.store(s, v, at(ptrs[outs[k]], i, 0), mask)
 		}
 	})
 	g.finish()
@@ -161,85 +153,102 @@ func contains(list []string, s string) bool {
 
 // each emits body once in a loop over whole vectors and once, with a mask, for
 // the rest.
-func (g *gen) each(n reg.Register, body func(i reg.Register, mask reg.VecVirtual)) {
+func (g *gen) each(s isa, n reg.Register, body func(i, mask reg.Register)) {
 	i, whole := g.GP64(), g.GP64()
 	g.XORQ(i, i)
 	g.MOVQ(n, whole)
-	g.ANDQ(operand.I8(-8), whole)
+	g.ANDQ(operand.I8(int8(-s.bytes/4)), whole)
 	g.JZ(operand.LabelRef("tail"))
 	g.Label("loop")
 	body(i, nil)
-	g.ADDQ(operand.Imm(8), i)
+	g.ADDQ(operand.Imm(uint64(s.bytes/4)), i)
 	g.CMPQ(i, whole)
 	g.JLT(operand.LabelRef("loop"))
 	g.Label("tail")
 	g.SUBQ(i, n)
 	g.JZ(operand.LabelRef("done"))
-	mask := g.YMM()
-	g.mask(n, mask)
-	body(i, mask)
+	body(i, g.mask(s, n))
 	g.Label("done")
 }
 
-// lanes emits a reduction: body is called with the index, the number of the
-// accumulator, a displacement in bytes and a mask or nil. A step holds four
-// vectors of width elements; the rest of a step goes through masks, so that an
-// element's accumulator depends on its index alone.
-func (g *gen) lanes(n reg.Register, width int, body func(i reg.Register, q, disp int, mask reg.VecVirtual)) {
+// lanes emits a reduction over the given number of lanes, in vectors of width
+// elements: body is called with the index, the number of the accumulator, a
+// displacement in bytes and a mask or nil. A step takes all lanes once; the rest
+// of a step goes through masks, so that an element's lane depends on its index
+// alone.
+func (g *gen) lanes(s isa, n reg.Register, lanes, width int, body func(i reg.Register, q, disp int, mask reg.Register)) {
 	i, whole := g.GP64(), g.GP64()
 	g.XORQ(i, i)
 	g.MOVQ(n, whole)
-	g.ANDQ(operand.I8(int8(-4*width)), whole)
+	g.ANDQ(operand.I8(int8(-lanes)), whole)
 	g.JZ(operand.LabelRef("tail"))
 	g.Label("loop")
-	for q := range 4 {
+	for q := range lanes / width {
 		body(i, q, 4*width*q, nil)
 	}
-	g.ADDQ(operand.Imm(uint64(4*width)), i)
+	g.ADDQ(operand.Imm(uint64(lanes)), i)
 	g.CMPQ(i, whole)
 	g.JLT(operand.LabelRef("loop"))
 	g.Label("tail")
 	g.SUBQ(i, n)
 	limit := g.GP64()
 	g.MOVQ(operand.U32(uint32(width)), limit)
-	for q := range 4 {
+	for q := range lanes / width {
 		g.TESTQ(n, n)
 		g.JLE(operand.LabelRef("combine"))
 		left := g.GP64()
 		g.MOVQ(n, left)
 		g.CMPQ(left, limit)
 		g.CMOVQGT(limit, left)
-		mask := g.YMM()
-		g.mask(left, mask)
-		body(i, q, 4*width*q, mask)
-		if q < 3 {
+		body(i, q, 4*width*q, g.mask(s, left))
+		if q < lanes/width-1 {
 			g.SUBQ(operand.Imm(uint64(width)), n)
 		}
 	}
 	g.Label("combine")
 }
 
-// laneSum32 adds four accumulators of eight lanes into element 0 of the first,
-// in the order of the Go function of that name.
-func (g *gen) laneSum32(acc []reg.VecVirtual) reg.Register {
-	g.VADDPS(acc[1], acc[0], acc[0])
-	g.VADDPS(acc[3], acc[2], acc[2])
-	g.VADDPS(acc[2], acc[0], acc[0])
-	x, y := acc[0].AsX(), g.XMM()
-	g.VEXTRACTF128(operand.Imm(1), acc[0], y)
-	g.VADDPS(y, x, x)
-	g.VMOVHLPS(x, x, y)
-	g.VADDPS(y, x, x)
-	g.VMOVSHDUP(x, y)
-	g.VADDSS(y, x, x)
+// laneSum32 adds accumulators of 32 lanes in all, four of eight or two of
+// sixteen, in the order of the Go function of that name; it destroys them.
+func (g *gen) laneSum32(s isa, acc []reg.VecVirtual) reg.Register {
+	var y []reg.VecVirtual // lanes l + (l+8), and the same of the upper half
+	for i := range 2 {
+		if s == avx512 {
+			t := g.YMM()
+			g.VEXTRACTF64X4(operand.Imm(1), acc[i], t)
+			g.VADDPS(t, acc[i].AsY(), t)
+			y = append(y, t)
+		} else {
+			g.VADDPS(acc[2*i+1], acc[2*i], acc[2*i])
+			y = append(y, acc[2*i])
+		}
+	}
+	g.VADDPS(y[1], y[0], y[0])
+	return g.fold(s, y[0], func(a, b, dst operand.Op) { g.VADDPS(a, b, dst) })
+}
+
+// fold combines lane l of y with l+4, then l+2, then l+1, and returns the
+// register whose lane 0 holds the result; it destroys y.
+func (g *gen) fold(s isa, y reg.VecVirtual, op func(a, b, dst operand.Op)) reg.Register {
+	x, h := y.AsX(), g.XMM()
+	if s == avx512 { // the AVX form cannot name registers 16 to 31
+		g.VEXTRACTF32X4(operand.Imm(1), y.AsY(), h)
+	} else {
+		g.VEXTRACTF128(operand.Imm(1), y.AsY(), h)
+	}
+	op(h, x, x)
+	g.VMOVHLPS(x, x, h)
+	op(h, x, x)
+	g.VMOVSHDUP(x, h)
+	op(h, x, x)
 	return x
 }
 
 func (g *gen) dot() {
 	g.kernel("dotAVX2", "func(a, b *float32, n int) float32", "dotAVX2 returns Σ a[i]·b[i].")
 	a, b, n := g.load("a"), g.load("b"), g.load("n")
-	acc := []reg.VecVirtual{g.zero(), g.zero(), g.zero(), g.zero()}
-	g.lanes(n, 8, func(i reg.Register, q, disp int, mask reg.VecVirtual) {
+	acc := []reg.VecVirtual{g.zero(avx2), g.zero(avx2), g.zero(avx2), g.zero(avx2)}
+	g.lanes(avx2, n, 32, 8, func(i reg.Register, q, disp int, mask reg.Register) {
 		v := g.YMM()
 		if mask == nil {
 			g.VMOVUPS(at(a, i, disp), v)
@@ -251,7 +260,7 @@ func (g *gen) dot() {
 		g.VMASKMOVPS(at(b, i, disp), mask, w)
 		g.VFMADD231PS(w, v, acc[q])
 	})
-	g.Store(g.laneSum32(acc), g.ReturnIndex(0))
+	g.Store(g.laneSum32(avx2, acc), g.ReturnIndex(0))
 	g.finish()
 }
 
@@ -276,8 +285,8 @@ func (g *gen) sum64(name string, args []string, doc string) {
 		ptrs[p] = g.load(p)
 	}
 	n := g.load("n")
-	acc := []reg.VecVirtual{g.zero(), g.zero(), g.zero(), g.zero()}
-	g.lanes(n, 4, func(i reg.Register, q, disp int, mask reg.VecVirtual) {
+	acc := []reg.VecVirtual{g.zero(avx2), g.zero(avx2), g.zero(avx2), g.zero(avx2)}
+	g.lanes(avx2, n, 16, 4, func(i reg.Register, q, disp int, mask reg.Register) {
 		loaded := map[string]reg.VecVirtual{}
 		var product reg.VecVirtual
 		for k, a := range args {
@@ -288,7 +297,7 @@ func (g *gen) sum64(name string, args []string, doc string) {
 					g.VCVTPS2PD(at(ptrs[a], i, disp), v)
 				} else {
 					x := g.XMM()
-					g.VMASKMOVPS(at(ptrs[a], i, disp), mask.AsX(), x)
+					g.VMASKMOVPS(at(ptrs[a], i, disp), mask.(reg.VecVirtual).AsX(), x)
 					g.VCVTPS2PD(x, v)
 				}
 				loaded[a] = v
@@ -319,13 +328,13 @@ func (g *gen) maxOf() {
 	g.kernel("maxAVX2", "func(x *float32, n int) float32", "maxAVX2 returns the largest x[i], NaN if there is a NaN, −Inf if n is 0.")
 	x, n := g.load("x"), g.load("n")
 	ninf := g.YMM()
-	g.VMOVUPS(g.eight("ninf", 0xff800000), ninf)
+	g.VMOVUPS(g.copies(avx2, "ninf", 0xff800000), ninf)
 	acc := []reg.VecVirtual{g.YMM(), g.YMM(), g.YMM(), g.YMM()}
 	for _, a := range acc {
 		g.VMOVAPS(ninf, a)
 	}
-	nan := g.zero() // ones in lanes that saw a NaN
-	g.lanes(n, 8, func(i reg.Register, q, disp int, mask reg.VecVirtual) {
+	nan := g.zero(avx2) // ones in lanes that saw a NaN
+	g.lanes(avx2, n, 32, 8, func(i reg.Register, q, disp int, mask reg.Register) {
 		v, u := g.YMM(), g.YMM()
 		if mask == nil {
 			g.VMOVUPS(at(x, i, disp), v)
@@ -369,23 +378,9 @@ func adamw(g *gen) {
 		k = append(k, r)
 	}
 	gradScale, beta1, omBeta1, beta2, omBeta2, decay, step, rsqrtB2, eps := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
-	g.each(n, func(i reg.Register, mask reg.VecVirtual) {
-		load := func(p reg.Register) reg.VecVirtual {
-			r := g.YMM()
-			if mask == nil {
-				g.VMOVUPS(at(p, i, 0), r)
-			} else {
-				g.VMASKMOVPS(at(p, i, 0), mask, r)
-			}
-			return r
-		}
-		store := func(r reg.VecVirtual, p reg.Register) {
-			if mask == nil {
-				g.VMOVUPS(r, at(p, i, 0))
-			} else {
-				g.VMASKMOVPS(r, mask, at(p, i, 0))
-			}
-		}
+	g.each(avx2, n, func(i, mask reg.Register) {
+		load := func(p reg.Register) reg.VecVirtual { return g.fetch(avx2, at(p, i, 0), mask) }
+		store := func(r reg.VecVirtual, p reg.Register) { g.store(avx2, r, at(p, i, 0), mask) }
 		grad := load(gp)
 		g.VMULPS(gradScale, grad, grad)
 		m := load(mp)
