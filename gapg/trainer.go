@@ -229,9 +229,7 @@ func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats, asked 
 	if err := t.askCloud(ctx, groups, next, asked); err != nil {
 		return nil, err
 	}
-	for _, g := range groups {
-		scoreGroup(ctx, t.cfg.Reward, g)
-	}
+	scoreGroups(ctx, t.cfg.Reward, groups)
 	st.CloudTime += time.Since(phase)
 
 	resolved := groups[:0]

@@ -109,6 +109,9 @@ type Question struct {
 	Verifier Verifier
 }
 
+// Reference is the gold answer, for rewards by a scorer.
+func (q Question) Reference() string { return q.Answer }
+
 // Questions is a data set of questions with answers as a gapg.Task.
 type Questions struct {
 	Verifier Verifier

@@ -357,5 +357,5 @@ func (f *cloudFlags) dryEstimate(c cloud.Cloud, own string, w forecast) (*estima
 
 // isFreeKey reports whether a configuration key may differ on resuming.
 func isFreeKey(key string) bool {
-	return slices.Contains(freeKeys, key) || slices.Contains(freeCloudKeys, key)
+	return slices.Contains(freeKeys, key) || slices.Contains(freeCloudKeys, key) || slices.Contains(freeScorerKeys, key)
 }

@@ -32,6 +32,7 @@ type trainFlags struct {
 	budget                 string
 	alphaA, alphaC, alphaF float64
 	reward, algorithm      string
+	scorer                 scorerFlags
 	filter, noFilter       bool
 	std, perBatch          bool
 	lambda, lambdaEta      float64
@@ -81,6 +82,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Float64Var(&f.alphaA, "alpha-a", 2.0, "reward of a right device answer; αa > αc > αf ≥ 0")
 	fs.Float64Var(&f.alphaC, "alpha-c", 0.5, "reward of asking when the cloud is right")
 	fs.Float64Var(&f.alphaF, "alpha-f", 0.2, "reward of keeping the format")
+	f.scorer.register(fs)
 	fs.BoolVar(&f.filter, "filter", true, "gapg: adaptive prompt filtering")
 	fs.BoolVar(&f.noFilter, "no-filter", false, "gapg: keep every group (an ablation), the same as --filter=false")
 	fs.BoolVar(&f.std, "scale-rewards", false, "gapg: divide advantages by the group's standard deviation (an ablation)")
@@ -195,6 +197,8 @@ Lengths are in tokens, rates and accuracies shares of 1.`,
     --cloud-price deepseek-chat=0.27,1.10 --max-cloud-usd 2
   updraft train --model SmolLM2 --dataset svamp.jsonl --prompt-template "{Body} {Question}" --answer-column Answer \
     --verifier numeric --output-dir runs/svamp
+  updraft train --model runs/warm --task questions --dataset essays.jsonl --verifier exact \
+    --reward-url http://localhost:8000/score --reward-url-weight 0.5 --output-dir runs/judged
   updraft train --config run.yaml --seed 2 --output-dir runs/seed2
   updraft train --output-dir runs/gapg --resume-from-checkpoint
   updraft train --model runs/base --dataset problems.jsonl --output-dir runs/mine --dry-run`,
@@ -324,6 +328,9 @@ func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error
 	}
 	if err != nil {
 		return c, inputf("--reward %s: %w", f.reward, err)
+	}
+	if c.Reward, err = f.scorer.add(c.Reward); err != nil {
+		return c, err
 	}
 	return c, nil
 }
