@@ -37,6 +37,12 @@ func LoRAModules() []string {
 	return []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 }
 
+// Check says what is wrong with l, if anything.
+func (l LoRA) Check() error {
+	_, err := l.resolve()
+	return err
+}
+
 // resolve returns l with defaults filled in and the targets in the order of
 // LoRAModules, or says what is wrong.
 func (l LoRA) resolve() (LoRA, error) {

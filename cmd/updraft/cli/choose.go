@@ -20,6 +20,14 @@ import (
 type deviceFlags struct {
 	device  string
 	threads int
+
+	// What fits may advise: tokens of the longest sequence, which are at least as
+	// many as a forward must hold, where the model's context is not; and that a model
+	// is new.
+	longest int
+	fresh   bool
+	// How a model that is trained is evaluated meanwhile; nil: not at all.
+	evaluates *model.SchedulerOptions
 }
 
 // register adds the flags; device is the default of --device.
@@ -128,50 +136,4 @@ func openAnyGPU(log *slog.Logger) (be *gpu.Backend, why string) {
 		log.Warn("a GPU cannot be used", "reason", oneLine(err))
 	}
 	return nil, "no GPU can be used; the warnings say why"
-}
-
-// fits refuses plans that the device has too little memory for together, before
-// anything is allocated, and says what to reduce. so, unless nil, is how the model
-// of cfg and o generates.
-func (d *deviceFlags) fits(be device, cfg model.Config, o model.Options, so *model.SchedulerOptions, plans ...model.Plan) error {
-	g, ok := be.(*gpu.Backend)
-	if !ok {
-		return nil
-	}
-	free, total, err := g.Memory()
-	if err != nil {
-		return err
-	}
-	var decoding gpu.Decoding
-	if so != nil {
-		decoding = gpu.Decoding{Batch: so.MaxBatch, Tokens: so.MaxTokens, Heads: cfg.NumAttentionHeads, KVHeads: cfg.NumKeyValueHeads, Dim: cfg.HeadDim, Weights: o.Weights}
-	}
-	need := gpu.WorkMemory(decoding)
-	var most model.PlanItem
-	for _, p := range plans {
-		need += uint64(p.Bytes())
-		for _, it := range p.Items {
-			if it.Bytes > most.Bytes {
-				most = it
-			}
-		}
-	}
-	if need > free {
-		return inputf("--device %s: the run takes %s and %s of %s are free on %s; most goes to %s (%s): %s, end other programs on the device, or compute with --device cpu",
-			d.device, bytesText(int64(need)), bytesText(int64(free)), bytesText(int64(total)), be.Name(), most.Name, bytesText(most.Bytes), lessOf(most.Name))
-	}
-	return nil
-}
-
-// lessOf says how an item of a memory plan is made smaller.
-func lessOf(item string) string {
-	switch item {
-	case "activations":
-		return "lower --micro-batch-tokens, set --gradient-checkpointing"
-	case "optimizer":
-		return "set --optim adamw-8bit"
-	case "kv cache", "decoding", "prefill":
-		return "lower --num-generations, the prompts of a step, or --max-completion-length"
-	}
-	return "take a smaller model"
 }

@@ -36,7 +36,7 @@ func (a *app) modelDir(ctx context.Context, flag, dir string) (string, error) {
 		}
 		return "", inputf("--%s %s: is a file; name a .gguf file, or the directory that holds config.json and model.safetensors", flag, dir)
 	}
-	if _, err := os.Stat(filepath.Join(dir, model.ConfigFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, model.ConfigFile)); err == nil || model.IsAdapter(dir) {
 		return dir, nil
 	}
 	newest, err := gapg.NewestCheckpoint(dir)
@@ -64,7 +64,7 @@ func (a *app) openSource(ctx context.Context, flag, dir string) (*source, error)
 		return openGGUF(flag, dir)
 	}
 	s := &source{dir: dir}
-	if s.cfg, err = model.ReadConfig(filepath.Join(dir, model.ConfigFile)); err != nil {
+	if s.cfg, err = model.ConfigAt(dir); err != nil {
 		return nil, input(err)
 	}
 	if s.tok, err = tokenizer.Load(dir); err != nil {

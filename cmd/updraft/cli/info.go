@@ -24,6 +24,7 @@ type infoFlags struct {
 	train                           bool
 	deviceFlags
 	precisionFlags
+	lora loraFlags
 }
 
 func (a *app) info() *cobra.Command {
@@ -50,6 +51,7 @@ memory that a training or a generation of that model takes. Nothing is allocated
 	f.deviceFlags.register(fs, deviceAuto)
 	f.registerType(fs)
 	f.registerOptim(fs)
+	f.lora.register(fs)
 	return cmd
 }
 
@@ -69,6 +71,8 @@ type infoJSON struct {
 	Weights   int64            `json:"parameters,omitempty"`
 	Memory    map[string]int64 `json:"memory,omitempty"`
 	MemorySum int64            `json:"memory_bytes,omitempty"`
+	Room      int64            `json:"memory_available_bytes,omitempty"` // on the device
+	Advice    string           `json:"memory_advice,omitempty"`
 }
 
 // gpuJSON is one GPU and what would compute on it.
@@ -142,9 +146,27 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 		if f.train {
 			o.Trainable, o.MaxRows = true, rows(f.micro, context, batch*context)
 		}
-		usable := slices.ContainsFunc(info.GPUs, func(g gpuJSON) bool { return g.WhyNot == "" })
-		o = f.types(f.device != deviceCPU && (f.device != deviceAuto || usable), o)
-		plan = model.NewPlan(src.cfg, o, &model.SchedulerOptions{MaxBatch: batch, MaxTokens: context})
+		usable := slices.IndexFunc(info.GPUs, func(g gpuJSON) bool { return g.WhyNot == "" })
+		there := usable >= 0
+		o = f.types(f.device != deviceCPU && (f.device != deviceAuto || there), o)
+		if f.train {
+			if o.LoRA, err = f.lora.options(cmd.Flags(), 1); err != nil {
+				return err
+			}
+		}
+		so := &model.SchedulerOptions{MaxBatch: batch, MaxTokens: context}
+		plan = model.NewPlan(src.cfg, o, so)
+		n := &need{cfg: src.cfg, o: o, so: so, longest: context}
+		free, _, known := hostMemory()
+		if f.device != deviceCPU && there {
+			free, known, n.gpu, n.bf16 = info.GPUs[usable].Memory, true, true, true
+		}
+		if known {
+			info.Room = int64(free)
+			if info.Advice = "fits"; n.bytes() > free {
+				info.Advice = "does not fit: " + n.advise(free)
+			}
+		}
 		info.Model, info.Weights, info.MemorySum, info.Memory = src.dir, src.cfg.NumParameters(), plan.Bytes(), map[string]int64{}
 		for _, it := range plan.Items {
 			info.Memory[it.Name] = it.Bytes
@@ -172,6 +194,9 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 	}
 	if f.model != "" {
 		fmt.Fprintf(out, "model    %s, %d parameters\nmemory   %s\n", info.Model, info.Weights, strings.Join(planLines(plan), "\n         "))
+		if info.Advice != "" {
+			fmt.Fprintf(out, "device   %s available: %s\n", bytesText(info.Room), info.Advice)
+		}
 	}
 	return nil
 }

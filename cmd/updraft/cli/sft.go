@@ -33,6 +33,7 @@ type sftFlags struct {
 	dataFlags
 	deviceFlags
 	precisionFlags
+	lora loraFlags
 }
 
 func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
@@ -78,6 +79,7 @@ func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
 	f.deviceFlags.register(fs, deviceAuto)
 	f.registerType(fs)
 	f.registerOptim(fs)
+	f.lora.register(fs)
 }
 
 func (a *app) sft() *cobra.Command {
@@ -223,7 +225,8 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 			return inputf("--model %s: its vocabulary does not fit the task's demonstrations: %w", f.model, err)
 		}
 	}
-	context := src.cfg.MaxPositionEmbeddings
+	context := longestExample(data, src.cfg.MaxPositionEmbeddings)
+	f.longest = context
 	be, err := f.open(a)
 	if err != nil {
 		return err
@@ -232,6 +235,12 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	o, err := f.choose(be, model.Options{Trainable: true, MaxRows: rows(f.micro, context, f.batch*context)})
 	if err != nil {
 		return err
+	}
+	if o.LoRA, err = f.lora.options(cmd.Flags(), f.seed); err != nil {
+		return err
+	}
+	if f.fresh = src.dir == ""; f.fresh && o.LoRA != nil {
+		return inputf("--use-peft needs --model: a new model has nothing to adapt")
 	}
 	plan := model.NewPlan(src.cfg, o, nil)
 	var so *model.SchedulerOptions
@@ -247,7 +256,10 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d responses to %d prompts to choose demonstrations from", src.cfg.NumParameters(), len(prompts)*f.rollouts.samples, len(prompts)), nil)
 	}
 	if f.dryRun {
-		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d demonstrations", src.cfg.NumParameters(), f.steps*f.batch), nil)
+		if err := a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d demonstrations", src.cfg.NumParameters(), f.steps*f.batch), nil); err != nil {
+			return err
+		}
+		return f.fits(be, src.cfg, o, nil, plan)
 	}
 	if !resume {
 		if err := newRunDirectory(f.outputDir); err != nil {
@@ -316,6 +328,22 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d steps, loss %.4f nats per token\nmodel: %s\n", s.Steps(), loss, final)
 	return err
+}
+
+// longestExample returns the tokens of the longest demonstration where they are
+// counted, and otherwise the model's context.
+func longestExample(data gapg.Examples, context int) int {
+	counted, ok := data.(interface{ Len() int })
+	if !ok {
+		return context
+	}
+	longest := 1
+	for i := range counted.Len() {
+		if ex, err := data.Example(i); err == nil {
+			longest = max(longest, len(ex.Prompt)+len(ex.Response))
+		}
+	}
+	return longest
 }
 
 // model0 is the model before its first step.

@@ -60,6 +60,7 @@ type trainFlags struct {
 	dataFlags
 	deviceFlags
 	precisionFlags
+	lora loraFlags
 }
 
 func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
@@ -132,6 +133,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	f.deviceFlags.register(fs, deviceAuto)
 	f.registerType(fs)
 	f.registerOptim(fs)
+	f.lora.register(fs)
 }
 
 func algorithmNames(list []Algorithm) []string {
@@ -384,11 +386,10 @@ func (f *trainFlags) evalTokens() int {
 }
 
 // options returns how the model is held in memory, and the rollouts' cache.
-func (f *trainFlags) options(cfg model.Config, c gapg.Config) (model.Options, model.SchedulerOptions) {
+func (f *trainFlags) options(c gapg.Config) (model.Options, model.SchedulerOptions) {
 	batch := c.PromptsPerStep * c.NumGenerations
-	context := cfg.MaxPositionEmbeddings
-	return model.Options{Trainable: true, MaxRows: rows(f.micro, context, batch*context)},
-		model.SchedulerOptions{MaxBatch: batch, MaxTokens: context}
+	return model.Options{Trainable: true, MaxRows: rows(f.micro, f.longest, batch*f.longest)},
+		model.SchedulerOptions{MaxBatch: batch, MaxTokens: f.longest}
 }
 
 // forecast is what a training may ask of the cloud: every prompt that it draws,
@@ -429,29 +430,54 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 		return err
 	}
 	longest := max(f.maxLength, f.evalTokens())
-	if _, err := gapg.EncodePrompts(src.tok, train, src.cfg.MaxPositionEmbeddings, f.maxLength); err != nil {
+	tokens, err := gapg.EncodePrompts(src.tok, train, src.cfg.MaxPositionEmbeddings, f.maxLength)
+	if err != nil {
 		return input(err)
 	}
-	if _, err := gapg.EncodePrompts(src.tok, eval, src.cfg.MaxPositionEmbeddings, longest); err != nil {
+	for _, t := range tokens {
+		f.longest = max(f.longest, len(t)+f.maxLength)
+	}
+	if tokens, err = gapg.EncodePrompts(src.tok, eval, src.cfg.MaxPositionEmbeddings, longest); err != nil {
 		return input(err)
+	}
+	if len(eval) > 0 {
+		f.evaluates = &model.SchedulerOptions{MaxBatch: min(256, len(eval))}
+		for _, t := range tokens {
+			f.evaluates.MaxTokens = max(f.evaluates.MaxTokens, len(t)+f.evalTokens())
+		}
 	}
 	be, err := f.open(a)
 	if err != nil {
 		return err
 	}
 	defer be.Close()
-	o, so := f.options(src.cfg, c)
+	o, so := f.options(c)
 	if o, err = f.choose(be, o); err != nil {
 		return err
 	}
+	if o.LoRA, err = f.lora.options(cmd.Flags(), f.seed); err != nil {
+		return err
+	}
 	frozen := model.Options{MaxRows: o.MaxRows, Weights: o.Weights} // the reference model
+	// Adapters are trained over the reference model's own weights.
+	reference := c.Loss.Beta != 0 && o.LoRA == nil
 	plan := model.NewPlan(src.cfg, o, &so)
+	if f.evaluates != nil {
+		plan.Items = append(plan.Items, evaluation(src.cfg, o, f.evaluates))
+	}
+	plans := []model.Plan{plan}
+	if reference {
+		plans = append(plans, model.NewPlan(src.cfg, frozen, nil))
+	}
 	if f.dryRun {
 		cost, err := f.cloud.dryEstimate(answers, filepath.Join(f.outputDir, ledgerFile), f.forecast(c, train, eval))
 		if err != nil {
 			return err
 		}
-		return a.dryRun(cmd, plan, fmt.Sprintf("%d training prompts, %d evaluation prompts, budget %g of prompts (ρ = %.4g)", len(train), len(eval), c.Budget.Share(), c.Budget.Rho()), cost)
+		if err := a.dryRun(cmd, plan, fmt.Sprintf("%d training prompts, %d evaluation prompts, budget %g of prompts (ρ = %.4g)", len(train), len(eval), c.Budget.Share(), c.Budget.Rho()), cost); err != nil {
+			return err
+		}
+		return f.fits(be, src.cfg, o, &so, plans...)
 	}
 	if !resume {
 		if err := newRunDirectory(f.outputDir); err != nil {
@@ -460,11 +486,6 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	}
 	if err := writable("output-dir", f.outputDir); err != nil {
 		return err
-	}
-
-	plans := []model.Plan{plan}
-	if c.Loss.Beta != 0 {
-		plans = append(plans, model.NewPlan(src.cfg, frozen, nil))
 	}
 	if err := f.fits(be, src.cfg, o, &so, plans...); err != nil {
 		return err
@@ -475,7 +496,7 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	}
 	defer m.Close()
 	setup := gapg.Setup{Model: m, Tokenizer: src.tok, Task: b.judge, Prompts: train, EndToken: b.end, Logger: a.log}
-	if c.Loss.Beta != 0 {
+	if reference {
 		if setup.Reference, err = src.load(ctx, be, frozen); err != nil {
 			return err
 		}
