@@ -15,8 +15,8 @@ const errSoftmax = "simd: softmax: bad shape"
 //	m[r] = max x,   s[r,j] = exp(x[j] − m[r]),   sum[r] = Σ s[r,j]
 //
 // and 0 for scores that it does not see, whatever they were. The bits are those
-// of Scale, Max and ExpSub over the row with −Inf for what is not seen. m and sum
-// have one element for each row; seen ≥ 1, step ≥ 0.
+// of Scale, Max and ExpSub over what it sees. m and sum have one element for each
+// row; seen ≥ 1, step ≥ 0.
 func SoftmaxRows(s []float32, scale float32, seen, step int, m, sum []float32) {
 	same(len(sum), len(m))
 	checkRows(s, len(m), seen, step)
@@ -82,11 +82,10 @@ func softmaxRowsGeneric(s []float32, scale float32, seen, step int, m, sum []flo
 	for r := range m {
 		row := s[r*SoftmaxWidth:][:SoftmaxWidth]
 		n := min(seen+r*step, SoftmaxWidth)
-		scaleGeneric(row[:n], scale, row[:n])
-		for j := n; j < SoftmaxWidth; j++ {
-			row[j] = float32(math.Inf(-1))
-		}
-		m[r] = maxGeneric(row[:n])
+		clear(row[n:])
+		row = row[:n]
+		scaleGeneric(row, scale, row)
+		m[r] = maxGeneric(row)
 		sum[r] = expSubGeneric(row, row, m[r])
 	}
 }

@@ -80,24 +80,58 @@ row:
 ordered:
 	VMOVSS       X4, (DX)
 	VBROADCASTSS X4, Y4
+	VPCMPGTD     lanes<>+0(SB), Y0, Y9
 	VSUBPS       Y4, Y5, Y5
+	VANDPS       Y9, Y5, Y5
+	VMOVUPS      expmax<>+0(SB), Y10
+	VMINPS       Y5, Y10, Y5
+	VMOVUPS      expmin<>+0(SB), Y10
+	VMAXPS       Y5, Y10, Y5
+	VMOVUPS      log2e<>+0(SB), Y10
+	VFMADD213PS  magic<>+0(SB), Y5, Y10
+	VSUBPS       magic<>+0(SB), Y10, Y11
+	VFNMADD231PS ln2hi<>+0(SB), Y11, Y5
+	VFNMADD231PS ln2lo<>+0(SB), Y11, Y5
+	VMOVUPS      p0<>+0(SB), Y12
+	VFMADD213PS  p1<>+0(SB), Y5, Y12
+	VFMADD213PS  p2<>+0(SB), Y5, Y12
+	VFMADD213PS  p3<>+0(SB), Y5, Y12
+	VFMADD213PS  p4<>+0(SB), Y5, Y12
+	VFMADD213PS  p5<>+0(SB), Y5, Y12
+	VMULPS       Y5, Y5, Y11
+	VFMADD213PS  Y5, Y11, Y12
+	VADDPS       one<>+0(SB), Y12, Y12
+	VPSUBD       magicbits<>+0(SB), Y10, Y10
+	VPSRAD       $0x01, Y10, Y11
+	VPSUBD       Y11, Y10, Y10
+	VPADDD       bias<>+0(SB), Y11, Y11
+	VPADDD       bias<>+0(SB), Y10, Y10
+	VPSLLD       $0x17, Y11, Y11
+	VPSLLD       $0x17, Y10, Y10
+	VMULPS       Y11, Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	VANDPS       Y9, Y12, Y12
+	VMOVUPS      Y12, (AX)
+	VPCMPGTD     lanes<>+32(SB), Y0, Y5
+	VSUBPS       Y4, Y6, Y6
+	VANDPS       Y5, Y6, Y6
 	VMOVUPS      expmax<>+0(SB), Y9
-	VMINPS       Y5, Y9, Y5
+	VMINPS       Y6, Y9, Y6
 	VMOVUPS      expmin<>+0(SB), Y9
-	VMAXPS       Y5, Y9, Y5
+	VMAXPS       Y6, Y9, Y6
 	VMOVUPS      log2e<>+0(SB), Y9
-	VFMADD213PS  magic<>+0(SB), Y5, Y9
+	VFMADD213PS  magic<>+0(SB), Y6, Y9
 	VSUBPS       magic<>+0(SB), Y9, Y10
-	VFNMADD231PS ln2hi<>+0(SB), Y10, Y5
-	VFNMADD231PS ln2lo<>+0(SB), Y10, Y5
+	VFNMADD231PS ln2hi<>+0(SB), Y10, Y6
+	VFNMADD231PS ln2lo<>+0(SB), Y10, Y6
 	VMOVUPS      p0<>+0(SB), Y11
-	VFMADD213PS  p1<>+0(SB), Y5, Y11
-	VFMADD213PS  p2<>+0(SB), Y5, Y11
-	VFMADD213PS  p3<>+0(SB), Y5, Y11
-	VFMADD213PS  p4<>+0(SB), Y5, Y11
-	VFMADD213PS  p5<>+0(SB), Y5, Y11
-	VMULPS       Y5, Y5, Y10
-	VFMADD213PS  Y5, Y10, Y11
+	VFMADD213PS  p1<>+0(SB), Y6, Y11
+	VFMADD213PS  p2<>+0(SB), Y6, Y11
+	VFMADD213PS  p3<>+0(SB), Y6, Y11
+	VFMADD213PS  p4<>+0(SB), Y6, Y11
+	VFMADD213PS  p5<>+0(SB), Y6, Y11
+	VMULPS       Y6, Y6, Y10
+	VFMADD213PS  Y6, Y10, Y11
 	VADDPS       one<>+0(SB), Y11, Y11
 	VPSUBD       magicbits<>+0(SB), Y9, Y9
 	VPSRAD       $0x01, Y9, Y10
@@ -108,104 +142,82 @@ ordered:
 	VPSLLD       $0x17, Y9, Y9
 	VMULPS       Y10, Y11, Y11
 	VMULPS       Y9, Y11, Y11
-	VMOVUPS      Y11, (AX)
-	VSUBPS       Y4, Y6, Y6
-	VMOVUPS      expmax<>+0(SB), Y5
-	VMINPS       Y6, Y5, Y6
-	VMOVUPS      expmin<>+0(SB), Y5
-	VMAXPS       Y6, Y5, Y6
-	VMOVUPS      log2e<>+0(SB), Y5
-	VFMADD213PS  magic<>+0(SB), Y6, Y5
-	VSUBPS       magic<>+0(SB), Y5, Y9
-	VFNMADD231PS ln2hi<>+0(SB), Y9, Y6
-	VFNMADD231PS ln2lo<>+0(SB), Y9, Y6
-	VMOVUPS      p0<>+0(SB), Y10
-	VFMADD213PS  p1<>+0(SB), Y6, Y10
-	VFMADD213PS  p2<>+0(SB), Y6, Y10
-	VFMADD213PS  p3<>+0(SB), Y6, Y10
-	VFMADD213PS  p4<>+0(SB), Y6, Y10
-	VFMADD213PS  p5<>+0(SB), Y6, Y10
-	VMULPS       Y6, Y6, Y9
-	VFMADD213PS  Y6, Y9, Y10
-	VADDPS       one<>+0(SB), Y10, Y10
-	VPSUBD       magicbits<>+0(SB), Y5, Y5
-	VPSRAD       $0x01, Y5, Y9
-	VPSUBD       Y9, Y5, Y5
-	VPADDD       bias<>+0(SB), Y9, Y9
-	VPADDD       bias<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y9, Y9
-	VPSLLD       $0x17, Y5, Y5
-	VMULPS       Y9, Y10, Y10
-	VMULPS       Y5, Y10, Y10
-	VMOVUPS      Y10, 32(AX)
+	VANDPS       Y5, Y11, Y11
+	VMOVUPS      Y11, 32(AX)
+	VPCMPGTD     lanes<>+64(SB), Y0, Y5
 	VSUBPS       Y4, Y7, Y7
-	VMOVUPS      expmax<>+0(SB), Y5
-	VMINPS       Y7, Y5, Y7
-	VMOVUPS      expmin<>+0(SB), Y5
-	VMAXPS       Y7, Y5, Y7
-	VMOVUPS      log2e<>+0(SB), Y5
-	VFMADD213PS  magic<>+0(SB), Y7, Y5
-	VSUBPS       magic<>+0(SB), Y5, Y6
-	VFNMADD231PS ln2hi<>+0(SB), Y6, Y7
-	VFNMADD231PS ln2lo<>+0(SB), Y6, Y7
-	VMOVUPS      p0<>+0(SB), Y9
-	VFMADD213PS  p1<>+0(SB), Y7, Y9
-	VFMADD213PS  p2<>+0(SB), Y7, Y9
-	VFMADD213PS  p3<>+0(SB), Y7, Y9
-	VFMADD213PS  p4<>+0(SB), Y7, Y9
-	VFMADD213PS  p5<>+0(SB), Y7, Y9
-	VMULPS       Y7, Y7, Y6
-	VFMADD213PS  Y7, Y6, Y9
-	VADDPS       one<>+0(SB), Y9, Y9
-	VPSUBD       magicbits<>+0(SB), Y5, Y5
-	VPSRAD       $0x01, Y5, Y6
-	VPSUBD       Y6, Y5, Y5
+	VANDPS       Y5, Y7, Y7
+	VMOVUPS      expmax<>+0(SB), Y6
+	VMINPS       Y7, Y6, Y7
+	VMOVUPS      expmin<>+0(SB), Y6
+	VMAXPS       Y7, Y6, Y7
+	VMOVUPS      log2e<>+0(SB), Y6
+	VFMADD213PS  magic<>+0(SB), Y7, Y6
+	VSUBPS       magic<>+0(SB), Y6, Y9
+	VFNMADD231PS ln2hi<>+0(SB), Y9, Y7
+	VFNMADD231PS ln2lo<>+0(SB), Y9, Y7
+	VMOVUPS      p0<>+0(SB), Y10
+	VFMADD213PS  p1<>+0(SB), Y7, Y10
+	VFMADD213PS  p2<>+0(SB), Y7, Y10
+	VFMADD213PS  p3<>+0(SB), Y7, Y10
+	VFMADD213PS  p4<>+0(SB), Y7, Y10
+	VFMADD213PS  p5<>+0(SB), Y7, Y10
+	VMULPS       Y7, Y7, Y9
+	VFMADD213PS  Y7, Y9, Y10
+	VADDPS       one<>+0(SB), Y10, Y10
+	VPSUBD       magicbits<>+0(SB), Y6, Y6
+	VPSRAD       $0x01, Y6, Y9
+	VPSUBD       Y9, Y6, Y6
+	VPADDD       bias<>+0(SB), Y9, Y9
 	VPADDD       bias<>+0(SB), Y6, Y6
-	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y9, Y9
 	VPSLLD       $0x17, Y6, Y6
-	VPSLLD       $0x17, Y5, Y5
-	VMULPS       Y6, Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VMOVUPS      Y9, 64(AX)
+	VMULPS       Y9, Y10, Y10
+	VMULPS       Y6, Y10, Y10
+	VANDPS       Y5, Y10, Y10
+	VMOVUPS      Y10, 64(AX)
+	VPCMPGTD     lanes<>+96(SB), Y0, Y5
 	VSUBPS       Y4, Y8, Y8
+	VANDPS       Y5, Y8, Y8
 	VMOVUPS      expmax<>+0(SB), Y4
 	VMINPS       Y8, Y4, Y8
 	VMOVUPS      expmin<>+0(SB), Y4
 	VMAXPS       Y8, Y4, Y8
 	VMOVUPS      log2e<>+0(SB), Y4
 	VFMADD213PS  magic<>+0(SB), Y8, Y4
-	VSUBPS       magic<>+0(SB), Y4, Y5
-	VFNMADD231PS ln2hi<>+0(SB), Y5, Y8
-	VFNMADD231PS ln2lo<>+0(SB), Y5, Y8
-	VMOVUPS      p0<>+0(SB), Y6
-	VFMADD213PS  p1<>+0(SB), Y8, Y6
-	VFMADD213PS  p2<>+0(SB), Y8, Y6
-	VFMADD213PS  p3<>+0(SB), Y8, Y6
-	VFMADD213PS  p4<>+0(SB), Y8, Y6
-	VFMADD213PS  p5<>+0(SB), Y8, Y6
-	VMULPS       Y8, Y8, Y5
-	VFMADD213PS  Y8, Y5, Y6
-	VADDPS       one<>+0(SB), Y6, Y6
+	VSUBPS       magic<>+0(SB), Y4, Y6
+	VFNMADD231PS ln2hi<>+0(SB), Y6, Y8
+	VFNMADD231PS ln2lo<>+0(SB), Y6, Y8
+	VMOVUPS      p0<>+0(SB), Y7
+	VFMADD213PS  p1<>+0(SB), Y8, Y7
+	VFMADD213PS  p2<>+0(SB), Y8, Y7
+	VFMADD213PS  p3<>+0(SB), Y8, Y7
+	VFMADD213PS  p4<>+0(SB), Y8, Y7
+	VFMADD213PS  p5<>+0(SB), Y8, Y7
+	VMULPS       Y8, Y8, Y6
+	VFMADD213PS  Y8, Y6, Y7
+	VADDPS       one<>+0(SB), Y7, Y7
 	VPSUBD       magicbits<>+0(SB), Y4, Y4
-	VPSRAD       $0x01, Y4, Y5
-	VPSUBD       Y5, Y4, Y4
-	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSRAD       $0x01, Y4, Y6
+	VPSUBD       Y6, Y4, Y4
+	VPADDD       bias<>+0(SB), Y6, Y6
 	VPADDD       bias<>+0(SB), Y4, Y4
-	VPSLLD       $0x17, Y5, Y5
+	VPSLLD       $0x17, Y6, Y6
 	VPSLLD       $0x17, Y4, Y4
-	VMULPS       Y5, Y6, Y6
-	VMULPS       Y4, Y6, Y6
-	VMOVUPS      Y6, 96(AX)
-	VADDPS       Y10, Y11, Y11
-	VADDPS       Y6, Y9, Y9
-	VADDPS       Y9, Y11, Y11
-	VEXTRACTF128 $0x01, Y11, X4
-	VADDPS       X4, X11, X11
-	VMOVHLPS     X11, X11, X4
-	VADDPS       X4, X11, X11
-	VMOVSHDUP    X11, X4
-	VADDPS       X4, X11, X11
-	VMOVSS       X11, (BX)
+	VMULPS       Y6, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VANDPS       Y5, Y7, Y7
+	VMOVUPS      Y7, 96(AX)
+	VADDPS       Y11, Y12, Y12
+	VADDPS       Y7, Y10, Y10
+	VADDPS       Y10, Y12, Y12
+	VEXTRACTF128 $0x01, Y12, X4
+	VADDPS       X4, X12, X12
+	VMOVHLPS     X12, X12, X4
+	VADDPS       X4, X12, X12
+	VMOVSHDUP    X12, X4
+	VADDPS       X4, X12, X12
+	VMOVSS       X12, (BX)
 	VPADDD       Y1, Y0, Y0
 	ADDQ         $0x80, AX
 	ADDQ         $0x04, DX

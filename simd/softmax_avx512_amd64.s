@@ -68,7 +68,9 @@ row:
 ordered:
 	VMOVSS        X7, (DX)
 	VBROADCASTSS  X7, Z6
+	VPCMPGTD      lanes<>+0(SB), Z0, K1
 	VSUBPS        Z6, Z4, Z4
+	VMOVAPS.Z     Z4, K1, Z4
 	VMOVUPS       expmax<>+0(SB), Z7
 	VMINPS        Z4, Z7, Z4
 	VMOVUPS       expmin<>+0(SB), Z7
@@ -88,8 +90,11 @@ ordered:
 	VFMADD213PS   Z4, Z9, Z8
 	VADDPS        one<>+0(SB), Z8, Z8
 	VSCALEFPS     Z7, Z8, Z8
+	VMOVAPS.Z     Z8, K1, Z8
 	VMOVUPS       Z8, (AX)
+	VPCMPGTD      lanes<>+64(SB), Z0, K1
 	VSUBPS        Z6, Z5, Z5
+	VMOVAPS.Z     Z5, K1, Z5
 	VMOVUPS       expmax<>+0(SB), Z4
 	VMINPS        Z5, Z4, Z5
 	VMOVUPS       expmin<>+0(SB), Z4
@@ -109,6 +114,7 @@ ordered:
 	VFMADD213PS   Z5, Z7, Z6
 	VADDPS        one<>+0(SB), Z6, Z6
 	VSCALEFPS     Z4, Z6, Z6
+	VMOVAPS.Z     Z6, K1, Z6
 	VMOVUPS       Z6, 64(AX)
 	VEXTRACTF64X4 $0x01, Z8, Y4
 	VADDPS        Y4, Y8, Y4

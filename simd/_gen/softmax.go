@@ -135,8 +135,13 @@ func (g *gen) softmaxRows(s isa) {
 	m := s.vector(g)
 	g.VBROADCASTSS(x, m)
 	for q := range v {
+		// What is not seen passes through the exponential as 0: as −Inf it would
+		// underflow there, which costs a microcode assist.
+		mask := r.seen(q)
 		g.VSUBPS(m, v[q], v[q])
+		g.keep(s, mask, v[q])
 		v[q] = g.exp(s, v[q])
+		g.keep(s, mask, v[q])
 		g.VMOVUPS(v[q], ptr(p, s.bytes*q))
 	}
 	g.VMOVSS(g.laneSum32(s, v), ptr(sp, 0))
