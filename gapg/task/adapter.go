@@ -26,9 +26,9 @@ func (CountdownTask) Name() string { return "countdown" }
 
 // Prompt makes the prompt of a problem. Its ID is the problem's key.
 func (t CountdownTask) Prompt(p Countdown) gapg.Prompt {
-	out := gapg.Prompt{ID: p.Key(), Text: p.Instruction(), Gold: p}
+	out := gapg.Prompt{ID: p.Key(), Text: p.Instruction(), CloudText: p.CloudInstruction(), Gold: p}
 	if t.Compact {
-		out.Text, out.CloudText = p.Compact(), p.Instruction()
+		out.Text = p.Compact()
 	}
 	return out
 }

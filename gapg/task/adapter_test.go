@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -91,4 +92,15 @@ func ExampleUniverse_Demonstration() {
 	// Output:
 	// 8 8 3=67
 	// <think>8-3=5,8+5=13?<unknown> I need external assistance </unknown>
+}
+
+// The cloud reads the problem and the format of answers, and no word of help.
+func TestCloudNeverSeesTheHelpInstruction(t *testing.T) {
+	for _, compact := range []bool{false, true} {
+		p := CountdownTask{Compact: compact}.Prompt(Countdown{Nums: []int{1, 2}, Target: 3})
+		require.Contains(t, p.CloudText, "Target: 3")
+		require.Contains(t, p.CloudText, AnswerOpen)
+		require.NotContains(t, p.CloudText, "unknown")
+		require.Equal(t, compact, !strings.Contains(p.Text, Marker))
+	}
 }

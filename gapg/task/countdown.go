@@ -96,15 +96,19 @@ func (p Countdown) Compact() string {
 	return joinInts(nums, " ") + "=" + strconv.Itoa(p.Target)
 }
 
-// Instruction is the prompt for a model that reads English: the task, the
+// Instruction is the prompt for a device model that reads English: the task, the
 // format of the response and the marker that asks for help.
 func (p Countdown) Instruction() string {
+	return p.CloudInstruction() + " If you cannot find it, end your response with " + Marker + " instead.\n"
+}
+
+// CloudInstruction is the same without a word of help: what the cloud reads.
+func (p Countdown) CloudInstruction() string {
 	return "Numbers: " + joinInts(p.Nums, ", ") + ". Target: " + strconv.Itoa(p.Target) + ".\n" +
 		"Write an arithmetic expression that equals the target. Use every number exactly once, " +
 		"and only the operations +, -, *, / and brackets.\n" +
 		"First reason between <think> and </think>. Then give only the expression between <answer> and </answer>, " +
-		"for example <answer>(1 + 2) / 3</answer>. " +
-		"If you cannot find it, end your response with " + Marker + " instead.\n"
+		"for example <answer>(1 + 2) / 3</answer>."
 }
 
 func joinInts(v []int, sep string) string {
