@@ -166,6 +166,44 @@ func TestModelRolloutEqualsForward(t *testing.T) {
 	}
 }
 
+// With adapters too, after updates of them: products see the weights merged anew.
+// The frozen ones come back to the bit.
+func TestAdaptersRolloutEqualsForward(t *testing.T) {
+	for _, c := range []variant{{"qwen2/F32", "qwen2", engine.F32}, {"qwen3/BF16", "qwen3", engine.BF16}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := open(t, Options{})
+			m := newModel(t, b, c.kind, model.Options{Trainable: true, MaxRows: 700, Weights: c.weights,
+				LoRA: &model.LoRA{R: 4, Alpha: 5, TargetModules: []string{model.AllLinear}}})
+			defer m.Close()
+			batch, logp, _ := rollout(t, m)
+			frozen := logp
+			for range 2 {
+				m.ZeroGrad()
+				p, _ := forward(t, m, &batch)
+				require.Zero(t, bitDiffs(logp, p), "log-probs")
+				d := make([]float32, len(p))
+				for i := range d {
+					d[i] = -1
+				}
+				require.NoError(t, m.Backward(t.Context(), d, nil))
+				norm, err := m.GradNorm(t.Context())
+				require.NoError(t, err)
+				require.Positive(t, norm)
+				m.AdamWStep(model.AdamW{LR: 0.05})
+				first := batch
+				batch, logp, _ = rollout(t, m)
+				require.NoError(t, m.WithoutAdapters(func() error {
+					p, _ := forward(t, m, &first)
+					require.Zero(t, bitDiffs(frozen, p), "frozen weights")
+					frozen, _ = forward(t, m, &batch)
+					return nil
+				}))
+				require.Positive(t, bitDiffs(frozen, logp), "the adapters do nothing")
+			}
+		})
+	}
+}
+
 // steps is a training step: two parts of a batch forward and backward, norm,
 // update; a rollout after it.
 func step(t testing.TB, m *model.Model, s *model.Scheduler, b *model.Batch, d []float32) {
