@@ -97,7 +97,9 @@ class Generator:
             def attend(q, k, v):
                 ks.index_copy_(2, self.at, k)
                 vs.index_copy_(2, self.at, v)
-                return F.scaled_dot_product_attention(q, ks, vs, attn_mask=mask, enable_gqa=True)
+                # A group's query heads see the same keys, so they can be rows of one head.
+                rows, kv, _, d = k.shape
+                return F.scaled_dot_product_attention(q.reshape(rows, kv, -1, d), ks, vs, attn_mask=mask).reshape(q.shape)
 
             x = y(x, cos, sin, attend)
         p = torch.softmax(F.linear(m.norm(x[:, -1]), m.embed.weight).float(), -1)

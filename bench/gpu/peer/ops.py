@@ -106,14 +106,14 @@ def sdpa(r):
 
 def sdpa_decode(r):
     """One query for each row over keys that lie densely, each row its own: PyTorch
-    shares no prompt."""
+    shares no prompt. A group's query heads see the same keys, so they are rows of
+    one head."""
     b, t, h, kv, d = r["rows"], r["tokens"], r["heads"], r["kv"], r["dim"]
     count = sets(4 * b * t * kv * d, r["quick"])
 
-    def make(grouped):
-        n = heads_of(grouped, h, kv)
-        all = [(random(b, h, 1, d), random(b, n, t, d), random(b, n, t, d)) for _ in range(count)]
-        return device_round(lambda i: F.scaled_dot_product_attention(*all[i], enable_gqa=n != h), count, r["quick"])
+    def make(_):
+        all = [(random(b, kv, h // kv, d), random(b, kv, t, d), random(b, kv, t, d)) for _ in range(count)]
+        return device_round(lambda i: F.scaled_dot_product_attention(*all[i]), count, r["quick"])
 
     return best(make)
 
