@@ -221,6 +221,9 @@ func (c *Config) ggufMetadata(dtype string) ([]checkpoint.GGUFValue, error) {
 	if !ok {
 		return nil, fmt.Errorf("model: GGUF files are written as F32, F16, BF16 or Q8_0, not %s", dtype)
 	}
+	if c.ModelType == "qwen2" && c.NumAttentionHeads*c.HeadDim != c.HiddenSize {
+		return nil, fmt.Errorf("model: %d heads of %d are not hidden_size %d: llama.cpp does not load such a qwen2 model; export safetensors", c.NumAttentionHeads, c.HeadDim, c.HiddenSize)
+	}
 	a := c.ModelType + "."
 	out := []checkpoint.GGUFValue{
 		{Key: "general.architecture", Value: c.ModelType}, {Key: "general.type", Value: "model"}, {Key: "general.file_type", Value: fileType},

@@ -10,6 +10,22 @@ import (
 	"github.com/updraft-ml/updraft/model/checkpoint"
 )
 
+// ggufConfig is a tiny model that llama.cpp would load: of qwen2 it takes it for
+// granted that the heads are as wide as the model together.
+func ggufConfig(kind string) Config {
+	c := tinyConfig(kind)
+	if kind == "qwen2" {
+		c.HiddenSize = c.NumAttentionHeads * c.HeadDim
+	}
+	return c
+}
+
+func TestGGUFRefusesWhatLlamaCppDoesNotLoad(t *testing.T) {
+	c := tinyConfig("qwen2")
+	_, err := c.ggufMetadata("F32")
+	require.ErrorContains(t, err, "llama.cpp does not load such a qwen2 model")
+}
+
 // A model of each family written as a GGUF file in F32 comes back to the bit,
 // configuration included.
 func TestGGUFRoundTrip(t *testing.T) {
@@ -18,7 +34,7 @@ func TestGGUFRoundTrip(t *testing.T) {
 	defer be.Close()
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			cfg := tinyConfig(kind)
+			cfg := ggufConfig(kind)
 			cfg.RopeScaling = nil
 			if kind == "llama" {
 				cfg.RopeTheta = 500000

@@ -21,7 +21,7 @@ func TestSavedTypes(t *testing.T) {
 	defer be.Close()
 	for _, kind := range kinds {
 		dir := t.TempDir()
-		m, err := New(be, tinyConfig(kind), 7, Options{})
+		m, err := New(be, ggufConfig(kind), 7, Options{})
 		require.NoError(t, err)
 		defer m.Close()
 		for _, p := range m.Params() { // what both halves can say
