@@ -88,6 +88,21 @@ func sumSq(x []float32) float64 {
 	return sumSqGeneric(x)
 }
 
+func sumAbove(x []float32, t float32) (sum float64, count int) {
+	if use.avx2 {
+		return sumAboveAVX2(data(x), len(x), t)
+	}
+	return sumAboveGeneric(x, t)
+}
+
+func zeroBelow(dst []float32, t float32, x []float32) {
+	if use.avx2 {
+		zeroBelowAVX2(data(dst), data(x), len(dst), t)
+		return
+	}
+	zeroBelowGeneric(dst, t, x)
+}
+
 func maxOf(x []float32) float32 {
 	if use.avx2 {
 		return maxAVX2(data(x), len(x))

@@ -38,5 +38,7 @@ func softmaxRows(s []float32, scale float32, seen, step int, m, sum []float32) {
 func softmaxGradRows(p, ds []float32, scale float32, seen, step int, lse, delta []float32) {
 	softmaxGradRowsGeneric(p, ds, scale, seen, step, lse, delta)
 }
-func softmaxMerge(m, sum, ms, sums, a, b []float32)      { softmaxMergeGeneric(m, sum, ms, sums, a, b) }
-func mergeRows(o, part []float32, d int, a, b []float32) { mergeRowsGeneric(o, part, d, a, b) }
+func softmaxMerge(m, sum, ms, sums, a, b []float32)            { softmaxMergeGeneric(m, sum, ms, sums, a, b) }
+func mergeRows(o, part []float32, d int, a, b []float32)       { mergeRowsGeneric(o, part, d, a, b) }
+func sumAbove(x []float32, t float32) (sum float64, count int) { return sumAboveGeneric(x, t) }
+func zeroBelow(dst []float32, t float32, x []float32)          { zeroBelowGeneric(dst, t, x) }

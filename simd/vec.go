@@ -59,6 +59,16 @@ func SumSq(x []float32) float64 { return sumSq(x) }
 // a NaN. Whether a zero maximum is +0 or −0 is not specified.
 func Max(x []float32) float32 { return maxOf(x) }
 
+// SumAbove returns the sum, as Sum adds, and the number of the elements greater
+// than t. x has fewer than 2³¹ elements.
+func SumAbove(x []float32, t float32) (sum float64, count int) { return sumAbove(x, t) }
+
+// ZeroBelow computes dst[i] = x[i] where x[i] ≥ t, and 0 elsewhere.
+func ZeroBelow(dst []float32, t float32, x []float32) {
+	same(len(dst), len(x))
+	zeroBelow(dst, t, x)
+}
+
 // ArgMax returns the index of the first element equal to Max(x), the first NaN
 // if there is one, and −1 for an empty slice.
 func ArgMax(x []float32) int {
@@ -136,6 +146,27 @@ func sumSqGeneric(x []float32) float64 {
 		l[i%16] += float64(float64(v) * float64(v))
 	}
 	return laneSum64(&l)
+}
+
+func sumAboveGeneric(x []float32, t float32) (sum float64, count int) {
+	var l [16]float64
+	for i, v := range x {
+		if v > t {
+			l[i%16] += float64(v)
+			count++
+		}
+	}
+	return laneSum64(&l), count
+}
+
+func zeroBelowGeneric(dst []float32, t float32, x []float32) {
+	x = x[:len(dst)]
+	for i, v := range x {
+		if !(v >= t) {
+			v = 0
+		}
+		dst[i] = v
+	}
 }
 
 func maxGeneric(x []float32) float32 {

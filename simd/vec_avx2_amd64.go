@@ -54,10 +54,20 @@ func rmsNormDXAccAVX2(dx *float32, dy *float32, x *float32, w *float32, n int, r
 //go:noescape
 func rotateAVX2(x *float32, y *float32, cos *float32, sin *float32, n int, sign float32)
 
+// zeroBelowAVX2 computes dst[i] = x[i] where x[i] ≥ t, else 0.
+//
+//go:noescape
+func zeroBelowAVX2(dst *float32, x *float32, n int, t float32)
+
 // adamwAVX2 applies one step of AdamW; c points to an adamwConsts.
 //
 //go:noescape
 func adamwAVX2(p *float32, grad *float32, m *float32, v *float32, n int, c *float32)
+
+// sumAboveAVX2 returns the sum, in float64, and the number of the x[i] > t; n < 2³¹.
+//
+//go:noescape
+func sumAboveAVX2(x *float32, n int, t float32) (sum float64, count int)
 
 // dotAVX2 returns Σ a[i]·b[i].
 //

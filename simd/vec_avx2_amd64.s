@@ -452,6 +452,42 @@ done:
 	VZEROUPPER
 	RET
 
+// func zeroBelowAVX2(dst *float32, x *float32, n int, t float32)
+// Requires: AVX
+TEXT ·zeroBelowAVX2(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS t+24(FP), Y0
+	XORQ         BX, BX
+	MOVQ         DX, SI
+	ANDQ         $-8, SI
+	JZ           tail
+
+loop:
+	VMOVUPS (CX)(BX*4), Y1
+	VCMPPS  $0x1d, Y0, Y1, Y2
+	VANDPS  Y2, Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, SI
+	JLT     loop
+
+tail:
+	SUBQ       BX, DX
+	JZ         done
+	LEAQ       tailmask<>+32(SB), SI
+	NEGQ       DX
+	VMOVUPS    (SI)(DX*4), Y1
+	VMASKMOVPS (CX)(BX*4), Y1, Y2
+	VCMPPS     $0x1d, Y0, Y2, Y0
+	VANDPS     Y0, Y2, Y2
+	VMASKMOVPS Y2, Y1, (AX)(BX*4)
+
+done:
+	VZEROUPPER
+	RET
+
 // func adamwAVX2(p *float32, grad *float32, m *float32, v *float32, n int, c *float32)
 // Requires: AVX, FMA3
 TEXT ·adamwAVX2(SB), NOSPLIT, $0-48
@@ -524,6 +560,136 @@ tail:
 	VMASKMOVPS   Y1, Y9, (AX)(DI*4)
 
 done:
+	VZEROUPPER
+	RET
+
+// func sumAboveAVX2(x *float32, n int, t float32) (sum float64, count int)
+// Requires: AVX, CMOV, SSE2
+TEXT ·sumAboveAVX2(SB), NOSPLIT, $0-40
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS t+16(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       X5, X5, X5
+	XORQ         DX, DX
+	MOVQ         CX, BX
+	ANDQ         $-16, BX
+	JZ           tail
+
+loop:
+	VMOVUPS   (AX)(DX*4), X6
+	VCMPPS    $0x1e, X0, X6, X7
+	VPADDD    X7, X5, X5
+	VANDPS    X7, X6, X6
+	VCVTPS2PD X6, Y6
+	VADDPD    Y6, Y1, Y1
+	VMOVUPS   16(AX)(DX*4), X6
+	VCMPPS    $0x1e, X0, X6, X7
+	VPADDD    X7, X5, X5
+	VANDPS    X7, X6, X6
+	VCVTPS2PD X6, Y6
+	VADDPD    Y6, Y2, Y2
+	VMOVUPS   32(AX)(DX*4), X6
+	VCMPPS    $0x1e, X0, X6, X7
+	VPADDD    X7, X5, X5
+	VANDPS    X7, X6, X6
+	VCVTPS2PD X6, Y6
+	VADDPD    Y6, Y3, Y3
+	VMOVUPS   48(AX)(DX*4), X6
+	VCMPPS    $0x1e, X0, X6, X7
+	VPADDD    X7, X5, X5
+	VANDPS    X7, X6, X6
+	VCVTPS2PD X6, Y6
+	VADDPD    Y6, Y4, Y4
+	ADDQ      $0x10, DX
+	CMPQ      DX, BX
+	JLT       loop
+
+tail:
+	SUBQ       DX, CX
+	MOVQ       $0x00000004, BX
+	TESTQ      CX, CX
+	JLE        combine
+	MOVQ       CX, SI
+	CMPQ       SI, BX
+	CMOVQGT    BX, SI
+	LEAQ       tailmask<>+32(SB), DI
+	NEGQ       SI
+	VMOVUPS    (DI)(SI*4), Y6
+	VMASKMOVPS (AX)(DX*4), X6, X7
+	VCMPPS     $0x1e, X0, X7, X8
+	VANDPS     X6, X8, X8
+	VPADDD     X8, X5, X5
+	VANDPS     X8, X7, X7
+	VCVTPS2PD  X7, Y6
+	VADDPD     Y6, Y1, Y1
+	SUBQ       $0x04, CX
+	TESTQ      CX, CX
+	JLE        combine
+	MOVQ       CX, SI
+	CMPQ       SI, BX
+	CMOVQGT    BX, SI
+	LEAQ       tailmask<>+32(SB), DI
+	NEGQ       SI
+	VMOVUPS    (DI)(SI*4), Y6
+	VMASKMOVPS 16(AX)(DX*4), X6, X7
+	VCMPPS     $0x1e, X0, X7, X8
+	VANDPS     X6, X8, X8
+	VPADDD     X8, X5, X5
+	VANDPS     X8, X7, X7
+	VCVTPS2PD  X7, Y6
+	VADDPD     Y6, Y2, Y2
+	SUBQ       $0x04, CX
+	TESTQ      CX, CX
+	JLE        combine
+	MOVQ       CX, SI
+	CMPQ       SI, BX
+	CMOVQGT    BX, SI
+	LEAQ       tailmask<>+32(SB), DI
+	NEGQ       SI
+	VMOVUPS    (DI)(SI*4), Y6
+	VMASKMOVPS 32(AX)(DX*4), X6, X7
+	VCMPPS     $0x1e, X0, X7, X8
+	VANDPS     X6, X8, X8
+	VPADDD     X8, X5, X5
+	VANDPS     X8, X7, X7
+	VCVTPS2PD  X7, Y6
+	VADDPD     Y6, Y3, Y3
+	SUBQ       $0x04, CX
+	TESTQ      CX, CX
+	JLE        combine
+	CMPQ       CX, BX
+	CMOVQGT    BX, CX
+	LEAQ       tailmask<>+32(SB), BX
+	NEGQ       CX
+	VMOVUPS    (BX)(CX*4), Y6
+	VMASKMOVPS 48(AX)(DX*4), X6, X7
+	VCMPPS     $0x1e, X0, X7, X0
+	VANDPS     X6, X0, X0
+	VPADDD     X0, X5, X5
+	VANDPS     X0, X7, X7
+	VCVTPS2PD  X7, Y0
+	VADDPD     Y0, Y4, Y4
+
+combine:
+	VADDPD       Y2, Y1, Y1
+	VADDPD       Y4, Y3, Y3
+	VADDPD       Y3, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPD       X0, X1, X1
+	VUNPCKHPD    X1, X1, X0
+	VADDSD       X0, X1, X1
+	MOVSD        X1, sum+24(FP)
+	VPSHUFD      $0x4e, X5, X0
+	VPADDD       X0, X5, X5
+	VPSHUFD      $0xb1, X5, X0
+	VPADDD       X0, X5, X5
+	VMOVD        X5, AX
+	NEGL         AX
+	MOVQ         AX, count+32(FP)
 	VZEROUPPER
 	RET
 

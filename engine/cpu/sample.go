@@ -146,11 +146,7 @@ func (d *drawer) draw(w *worker, u float32) (token int, logProb float32) {
 		keepMass(p, float64(topP), scratch)
 	}
 	if minP > 0 { // the largest weight is 1
-		for i, v := range p {
-			if v < minP {
-				p[i] = 0
-			}
-		}
+		simd.ZeroBelow(p, minP, p)
 	}
 	token, total := pick(p, float64(u))
 	return token, float32(float64(inv*d.z[token]-m) - math.Log(total))
@@ -266,21 +262,20 @@ func selectLargest(s []float32, k int) float32 {
 
 // keepMass sets to 0 all weights but the shortest head, in descending order and
 // the lower index first, whose share of the whole mass reaches share; at least
-// one stays. It selects instead of sorting.
+// one stays. It selects instead of sorting: it halves the range of the last
+// weight that stays until few are in it, and then partitions those.
 func keepMass(p []float32, share float64, scratch []float32) {
 	total := simd.Sum(p)
 	target := max(share*total, math.SmallestNonzeroFloat64)
-	// All weights below floor together are at most half of what is to go.
-	floor := float32((total - target) / float64(2*len(p)))
+	lo, hi, mass := massRange(p, total, target)
 	n := 0
 	for _, v := range p {
-		if v > 0 && v >= floor {
+		if v > lo && v <= hi {
 			scratch[n] = v
 			n++
 		}
 	}
 	s := scratch[:n]
-	var mass float64 // of the weights above s
 	for len(s) > 0 {
 		pivot := median(s)
 		greater, equal := partition(s, pivot)
@@ -295,18 +290,48 @@ func keepMass(p []float32, share float64, scratch []float32) {
 			continue
 		}
 		mass += above
-		for i, v := range p {
-			switch {
-			case v > pivot:
-			case v == pivot && mass < target:
-				mass += float64(v)
-			default:
+		stay := 0 // of those equal to the pivot
+		for ; stay < equal && mass < target; stay++ {
+			mass += float64(pivot)
+		}
+		simd.ZeroBelow(p, pivot, p)
+		for i := 0; stay < equal && i < len(p); i++ {
+			if p[i] != pivot {
+				continue
+			}
+			if stay--; stay < 0 {
 				p[i] = 0
 			}
 		}
 		return
 	}
 	// Rounding let the whole mass end below the target: everything stays.
+}
+
+// massFew is the number of weights that are partitioned rather than bisected.
+const massFew = 1024
+
+// massRange returns a range lo < v ≤ hi of weights in which lies the last one
+// that stays, and the mass of those above hi. The range is halved in the order of
+// floats, of which a float's bits are the rank.
+func massRange(p []float32, total, target float64) (lo, hi float32, mass float64) {
+	// All weights up to lo together are at most half of what is to go.
+	lo, hi = max(0, float32((total-target)/float64(2*len(p)))), float32(math.Inf(1))
+	if len(p) <= massFew {
+		return lo, hi, 0
+	}
+	_, in := simd.SumAbove(p, lo)
+	above := 0 // weights above hi
+	from, to := math.Float32bits(lo), math.Float32bits(simd.Max(p))
+	for in-above > massFew && to-from > 1 {
+		mid := from + (to-from)/2
+		if s, n := simd.SumAbove(p, math.Float32frombits(mid)); s >= target {
+			from, in = mid, n
+		} else {
+			to, above, mass = mid, n, s
+		}
+	}
+	return math.Float32frombits(from), math.Float32frombits(to), mass
 }
 
 // median returns the median of the first, middle and last element.

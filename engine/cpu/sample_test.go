@@ -117,6 +117,9 @@ func TestSelectionAgainstSorting(t *testing.T) {
 		if r.rng.IntN(3) == 0 {
 			n += 400 // several blocks of candidates
 		}
+		if r.rng.IntN(20) == 0 {
+			n += 2 * massFew // bisected
+		}
 		z := make([]float32, n)
 		for i := range z {
 			z[i] = float32(r.rng.IntN(200)) / 4 // some ties

@@ -89,7 +89,15 @@ func vecFile(g *gen) {
 			g.VFMADD213PS(u, c, y)
 			return vv{x, y}
 		})
+	g.elementwise(avx2, "zeroBelow", []string{"dst"}, []string{"x"}, []string{"t"}, "dst[i] = x[i] where x[i] ≥ t, else 0",
+		func(in, s vv) vv {
+			m := g.YMM()
+			g.VCMPPS(operand.Imm(29), s[0], in[0], m)
+			g.VANDPS(m, in[0], in[0])
+			return in[:1]
+		})
 	adamw(g)
+	g.sumAbove()
 	g.dot()
 	g.sum64("sumAVX2", []string{"x"}, "returns Σ x[i] in float64")
 	g.sum64("sumSqAVX2", []string{"x", "x"}, "returns Σ x[i]² in float64")
@@ -312,6 +320,13 @@ func (g *gen) sum64(name string, args []string, doc string) {
 		}
 		g.VADDPD(product, acc[q], acc[q])
 	})
+	g.Store(g.laneSum64(acc), g.ReturnIndex(0))
+	g.finish()
+}
+
+// laneSum64 adds four accumulators of four float64 lanes in the order of the Go
+// function of that name; it destroys them.
+func (g *gen) laneSum64(acc []reg.VecVirtual) reg.Register {
 	g.VADDPD(acc[1], acc[0], acc[0])
 	g.VADDPD(acc[3], acc[2], acc[2])
 	g.VADDPD(acc[2], acc[0], acc[0])
@@ -320,7 +335,44 @@ func (g *gen) sum64(name string, args []string, doc string) {
 	g.VADDPD(y, x, x)
 	g.VUNPCKHPD(x, x, y)
 	g.VADDSD(y, x, x)
-	g.Store(x, g.ReturnIndex(0))
+	return x
+}
+
+func (g *gen) sumAbove() {
+	g.kernel("sumAboveAVX2", "func(x *float32, n int, t float32) (sum float64, count int)",
+		"sumAboveAVX2 returns the sum, in float64, and the number of the x[i] > t; n < 2³¹.")
+	x, n := g.load("x"), g.load("n")
+	t := g.broadcast(avx2, "t")
+	acc := g.zeros(avx2)
+	counts := g.XMM() // negative
+	g.VXORPS(counts, counts, counts)
+	g.lanes(avx2, n, 16, 4, func(i reg.Register, q, disp int, mask reg.Register) {
+		v, above, wide := g.XMM(), g.XMM(), g.YMM()
+		if mask == nil {
+			g.VMOVUPS(at(x, i, disp), v)
+		} else {
+			g.VMASKMOVPS(at(x, i, disp), mask.(reg.VecVirtual).AsX(), v)
+		}
+		g.VCMPPS(operand.Imm(30), t.AsX(), v, above)
+		if mask != nil {
+			g.VANDPS(mask.(reg.VecVirtual).AsX(), above, above)
+		}
+		g.VPADDD(above, counts, counts)
+		g.VANDPS(above, v, v)
+		g.VCVTPS2PD(v, wide)
+		g.VADDPD(wide, acc[q], acc[q])
+	})
+	g.Store(g.laneSum64(acc), g.Return("sum"))
+	// Four counts of 32 bits.
+	h := g.XMM()
+	g.VPSHUFD(operand.Imm(0x4e), counts, h)
+	g.VPADDD(h, counts, counts)
+	g.VPSHUFD(operand.Imm(0xb1), counts, h)
+	g.VPADDD(h, counts, counts)
+	c := g.GP64()
+	g.VMOVD(counts, c.As32())
+	g.NEGL(c.As32()) // clears the upper half
+	g.Store(c, g.Return("count"))
 	g.finish()
 }
 
