@@ -33,8 +33,11 @@
 //   barrier_sync(id, n)    named barrier 1..15 of n threads, a multiple of 32
 //   barrier_arrive(id, n)  arrives at it without waiting
 //   warp_sync()            barrier of the 32 lanes of a warp
-//   fence()                orders the thread's writes before it, as seen by the
-//                          whole device, before its writes after it
+//   fence()                orders the thread's accesses before it, as seen by the
+//                          whole device, before its accesses after it. A block that
+//                          counts itself by atomic_add fences between its writes and
+//                          that (a block_sync may lie between); the one that has
+//                          counted all fences before it reads what they wrote
 //
 // Warp-wide, all 32 lanes at once
 //
