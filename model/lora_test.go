@@ -322,7 +322,7 @@ func TestLoRASaveAndLoad(t *testing.T) {
 			onDisk, err := OpenCheckpoint(dir) // where no device computes the sum
 			require.NoError(t, err)
 			exported := t.TempDir()
-			require.NoError(t, onDisk.Save(ctx, exported, SaveOptions{}))
+			require.NoError(t, onDisk.SaveAs(ctx, exported, SaveOptions{}))
 			require.NoError(t, onDisk.Close())
 			got, err := Load(ctx, c.be, exported, Options{})
 			require.NoError(t, err)

@@ -57,7 +57,7 @@ func TestSavedTypes(t *testing.T) {
 			file, err := OpenCheckpoint(dir)
 			require.NoError(t, err)
 			same := t.TempDir()
-			require.NoError(t, file.Save(ctx, same, o))
+			require.NoError(t, file.SaveAs(ctx, same, o))
 			require.NoError(t, file.SaveGGUF(ctx, filepath.Join(same, "m.gguf"), "BF16", nil))
 			require.NoError(t, from.SaveGGUF(ctx, filepath.Join(to, "m.gguf"), "BF16", nil))
 			require.NoError(t, file.Close())

@@ -95,8 +95,8 @@ func checkNames(w *checkpoint.Weights, c *Config) error {
 // Config returns the model's configuration.
 func (c *Checkpoint) Config() Config { return c.cfg }
 
-// Save writes the model into an existing directory, as Model.SaveAs does.
-func (c *Checkpoint) Save(ctx context.Context, dir string, o SaveOptions) error {
+// SaveAs writes the model into an existing directory, as Model.SaveAs does.
+func (c *Checkpoint) SaveAs(ctx context.Context, dir string, o SaveOptions) error {
 	return c.save(ctx, dir, o)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/updraft-ml/updraft/engine/cpu"
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/chat"
@@ -180,11 +181,11 @@ func (a *app) runExport(cmd *cobra.Command, f *exportFlags) error {
 	} else if n.SystemPrompt != "" {
 		return inputf("--system-prompt: %s has no chat template to carry it in; set --system-prompt none", src.dir)
 	}
-	c, err := model.OpenCheckpoint(src.dir)
+	c, done, err := openWritable(ctx, src)
 	if err != nil {
 		return input(err)
 	}
-	defer c.Close()
+	defer done()
 	e := exported{Output: f.output, Format: f.format, DType: f.weightType(src.cfg), Parameters: src.cfg.NumParameters(), SystemPrompt: n.SystemPrompt, Note: exportNote}
 	x := &exporter{f: f, src: src, c: c, note: n, template: template, dtype: e.DType, shard: shard}
 	if isGGUF(f.output) {
@@ -208,11 +209,39 @@ func (a *app) runExport(cmd *cobra.Command, f *exportFlags) error {
 	return err
 }
 
+// savable is a model on the disk, or one in memory.
+type savable interface {
+	SaveAs(ctx context.Context, dir string, o model.SaveOptions) error
+	SaveGGUF(ctx context.Context, path, dtype string, extra []checkpoint.GGUFValue) error
+}
+
+// openWritable opens a model to be written. An adapter is merged into its base
+// model, which takes a device; the rest is copied tensor by tensor.
+func openWritable(ctx context.Context, src *source) (w savable, done func(), err error) {
+	if !model.IsAdapter(src.dir) {
+		c, err := model.OpenCheckpoint(src.dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c, func() { c.Close() }, nil
+	}
+	be, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := src.load(ctx, be, model.Options{})
+	if err != nil {
+		be.Close()
+		return nil, nil, err
+	}
+	return m, func() { m.Close(); be.Close() }, nil
+}
+
 // exporter writes the files.
 type exporter struct {
 	f        *exportFlags
 	src      *source
-	c        *model.Checkpoint
+	c        savable
 	note     note
 	template string
 	dtype    string
@@ -228,7 +257,7 @@ func (x *exporter) directory(ctx context.Context, dir string) error {
 			return err
 		}
 	} else {
-		if err := x.c.Save(ctx, dir, model.SaveOptions{DType: x.dtype, MaxShardBytes: x.shard}); err != nil {
+		if err := x.c.SaveAs(ctx, dir, model.SaveOptions{DType: x.dtype, MaxShardBytes: x.shard}); err != nil {
 			return err
 		}
 		if err := x.src.tok.Save(filepath.Join(dir, tokenizer.File)); err != nil {

@@ -93,6 +93,19 @@ func TestExport(t *testing.T) {
 	generated(filepath.Join(out("q"), "model.gguf"))
 }
 
+// An adapter is exported as the model that it makes of its base.
+func TestExportedAdapter(t *testing.T) {
+	from, dir := tinyModel(t), t.TempDir()
+	ok(t, small(from, filepath.Join(dir, "run"), "--save-steps", "2", "--use-peft")...)
+	require.True(t, model.IsAdapter(filepath.Join(dir, "run", "checkpoint-4")))
+	ok(t, "export", "--model", filepath.Join(dir, "run"), "--output", filepath.Join(dir, "out"))
+	generated := func(dir string) string {
+		return ok(t, "generate", "--model", dir, "--task", "parity", "--prompt", "1+1=", "--cloud", "none", "--max-completion-length", "12", "--threads", "1", "--json").out
+	}
+	require.Equal(t, generated(filepath.Join(dir, "run")), generated(filepath.Join(dir, "out")))
+	require.NotEqual(t, read(t, from, "model.safetensors"), read(t, filepath.Join(dir, "out"), "model.safetensors"))
+}
+
 // A run's help instruction is the default system message of what is exported of
 // it, until a flag says otherwise.
 func TestExportedPrompt(t *testing.T) {
