@@ -34,15 +34,6 @@ func ExpSub(dst, x []float32, m float32) float32 {
 // δ = m₁ − m:  s₁ ← s₁·e^δ,  t₁ ← e^δ·(t₁ + δ·s₁).
 func SumExp(x []float32, m float32) (s, t float32) { return sumExp(x, m) }
 
-// SoftmaxBackward computes ds[i] = (alpha·p[i])·(dp[i] − c): the gradient of a
-// softmax with probabilities p from theirs, dp, where c = Σ p[i]·dp[i] (Dot) and
-// alpha scales the logits (1/√d in attention).
-func SoftmaxBackward(ds, p, dp []float32, alpha, c float32) {
-	same(len(ds), len(p))
-	same(len(ds), len(dp))
-	softmaxBackward(ds, p, dp, alpha, c)
-}
-
 // Bounds between which the argument is clamped, and the constants of the
 // reduction. ln2Hi has 9 significant bits, so n·ln2Hi is exact.
 const (
@@ -120,11 +111,4 @@ func sumExpGeneric(x []float32, m float32) (s, t float32) {
 		lt[i%32] += float32(d * e)
 	}
 	return laneSum32(&ls), laneSum32(&lt)
-}
-
-func softmaxBackwardGeneric(ds, p, dp []float32, alpha, c float32) {
-	p, dp = p[:len(ds)], dp[:len(ds)]
-	for i := range ds {
-		ds[i] = float32(alpha*p[i]) * (dp[i] - c)
-	}
 }

@@ -141,14 +141,6 @@ func sumExp(x []float32, m float32) (s, t float32) {
 	return sumExpGeneric(x, m)
 }
 
-func softmaxBackward(ds, p, dp []float32, alpha, c float32) {
-	if use.avx2 {
-		softmaxBackwardAVX2(data(ds), data(p), data(dp), len(ds), alpha, c)
-		return
-	}
-	softmaxBackwardGeneric(ds, p, dp, alpha, c)
-}
-
 func sigmoid(dst, x []float32) {
 	switch {
 	case use.avx512:

@@ -18,15 +18,12 @@ func maxOf(x []float32) float32                             { return maxGeneric(
 func exp(dst, x []float32)                                  { expGeneric(dst, x) }
 func expSub(dst, x []float32, m float32) float32            { return expSubGeneric(dst, x, m) }
 func sumExp(x []float32, m float32) (s, t float32)          { return sumExpGeneric(x, m) }
-func softmaxBackward(ds, p, dp []float32, alpha, c float32) {
-	softmaxBackwardGeneric(ds, p, dp, alpha, c)
-}
-func sigmoid(dst, x []float32)                             { sigmoidGeneric(dst, x) }
-func swiGLU(dst, g, u []float32)                           { swiGLUGeneric(dst, g, u) }
-func swiGLUBackward(dg, du, dy, g, u []float32)            { swiGLUBackwardGeneric(dg, du, dy, g, u) }
-func dot3(a, b, c []float32) float64                       { return dot3Generic(a, b, c) }
-func mulAxpy(dst []float32, alpha float32, a, b []float32) { mulAxpyGeneric(dst, alpha, a, b) }
-func rmsNormDX(dx, dy, x, w []float32, rstd, c float32)    { rmsNormDXGeneric(dx, dy, x, w, rstd, c) }
+func sigmoid(dst, x []float32)                              { sigmoidGeneric(dst, x) }
+func swiGLU(dst, g, u []float32)                            { swiGLUGeneric(dst, g, u) }
+func swiGLUBackward(dg, du, dy, g, u []float32)             { swiGLUBackwardGeneric(dg, du, dy, g, u) }
+func dot3(a, b, c []float32) float64                        { return dot3Generic(a, b, c) }
+func mulAxpy(dst []float32, alpha float32, a, b []float32)  { mulAxpyGeneric(dst, alpha, a, b) }
+func rmsNormDX(dx, dy, x, w []float32, rstd, c float32)     { rmsNormDXGeneric(dx, dy, x, w, rstd, c) }
 func rmsNormDXAcc(dx, dy, x, w []float32, rstd, c float32) {
 	rmsNormDXAccGeneric(dx, dy, x, w, rstd, c)
 }

@@ -99,7 +99,9 @@ func softmaxGradRowsGeneric(p, ds []float32, scale float32, seen, step int, lse,
 		pr, dr = pr[:n], dr[:n]
 		scaleGeneric(pr, scale, pr)
 		expSubGeneric(pr, pr, lse[r])
-		softmaxBackwardGeneric(dr, pr, dr, scale, delta[r])
+		for j, v := range pr {
+			dr[j] = float32(scale*v) * (dr[j] - delta[r])
+		}
 	}
 }
 

@@ -34,11 +34,6 @@ func scaleMulAVX2(dst *float32, x *float32, w *float32, n int, alpha float32)
 //go:noescape
 func mulAxpyAVX2(dst *float32, a *float32, b *float32, n int, alpha float32)
 
-// softmaxBackwardAVX2 computes ds[i] = (alpha·p[i])·(dp[i] − c).
-//
-//go:noescape
-func softmaxBackwardAVX2(ds *float32, p *float32, dp *float32, n int, alpha float32, c float32)
-
 // rmsNormDXAVX2 computes dx[i] = rstd·(dy[i]·w[i] − c·x[i]).
 //
 //go:noescape

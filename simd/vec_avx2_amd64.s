@@ -266,48 +266,6 @@ done:
 	VZEROUPPER
 	RET
 
-// func softmaxBackwardAVX2(ds *float32, p *float32, dp *float32, n int, alpha float32, c float32)
-// Requires: AVX
-TEXT ·softmaxBackwardAVX2(SB), NOSPLIT, $0-40
-	MOVQ         ds+0(FP), AX
-	MOVQ         p+8(FP), CX
-	MOVQ         dp+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS alpha+32(FP), Y0
-	VBROADCASTSS c+36(FP), Y1
-	XORQ         SI, SI
-	MOVQ         BX, DI
-	ANDQ         $-8, DI
-	JZ           tail
-
-loop:
-	VMOVUPS (CX)(SI*4), Y2
-	VMOVUPS (DX)(SI*4), Y3
-	VSUBPS  Y1, Y3, Y3
-	VMULPS  Y0, Y2, Y2
-	VMULPS  Y3, Y2, Y2
-	VMOVUPS Y2, (AX)(SI*4)
-	ADDQ    $0x08, SI
-	CMPQ    SI, DI
-	JLT     loop
-
-tail:
-	SUBQ       SI, BX
-	JZ         done
-	LEAQ       tailmask<>+32(SB), DI
-	NEGQ       BX
-	VMOVUPS    (DI)(BX*4), Y2
-	VMASKMOVPS (CX)(SI*4), Y2, Y3
-	VMASKMOVPS (DX)(SI*4), Y2, Y4
-	VSUBPS     Y1, Y4, Y4
-	VMULPS     Y0, Y3, Y3
-	VMULPS     Y4, Y3, Y3
-	VMASKMOVPS Y3, Y2, (AX)(SI*4)
-
-done:
-	VZEROUPPER
-	RET
-
 // func rmsNormDXAVX2(dx *float32, dy *float32, x *float32, w *float32, n int, rstd float32, c float32)
 // Requires: AVX, FMA3
 TEXT ·rmsNormDXAVX2(SB), NOSPLIT, $0-48

@@ -51,13 +51,6 @@ func vecFile(g *gen) {
 			g.VFMADD231PS(in[2], in[1], in[0])
 			return in[:1]
 		})
-	g.elementwise(avx2, "softmaxBackward", []string{"ds"}, []string{"p", "dp"}, []string{"alpha", "c"}, "ds[i] = (alpha·p[i])·(dp[i] − c)",
-		func(in, s vv) vv {
-			g.VSUBPS(s[1], in[1], in[1])
-			g.VMULPS(s[0], in[0], in[0])
-			g.VMULPS(in[1], in[0], in[0])
-			return in[:1]
-		})
 	dx := func(in, s vv) reg.VecVirtual { // dy, x, w; rstd, c
 		g.VMULPS(in[2], in[0], in[0])
 		g.VFNMADD231PS(in[1], s[1], in[0])
