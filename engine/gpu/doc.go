@@ -41,6 +41,7 @@
 //	                      by kernels.Product
 //	LinearBackwardInput   the same with nn
 //	LinearBackwardWeight  the same with tn; bias_grad_<W> for DBias
+//	LinearSwiGLU          gemm_bf16_gated_<tile> where one fits, else Linear and SwiGLU
 //	RoPE, SwiGLU, -Backward   rope_<W>, swiglu_<W>, swiglu_backward_<W>
 //	Attention             attention_bf16_d64/96/128; attention_simt_<W> for F32 and other heads
 //	AttentionBackward     attention_delta_<W>, attention_dq_*, attention_dkv_*
