@@ -3,6 +3,7 @@ package emu_test
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -292,4 +293,25 @@ func TestModeString(t *testing.T) {
 	m := emu.Mode{Landing: emu.AtOnce, Seed: 3, Resident: 2, Capability: "9.0", Memory: 5, CutSums: true, FailOnConflicts: true, Extra: "devices=2"}
 	require.Equal(t, "landing=at-once,seed=3,resident=2,capability=9.0,memory=5,mma=cut,bank-conflicts=fail,devices=2", fmt.Sprint(m))
 	require.Empty(t, emu.Mode{}.String())
+}
+
+// A device that is closed leaves none of its stacks in the process's address space:
+// each takes two mappings, of which a process may have 65,530, and a test of many
+// defects has a library for each.
+func TestStacksAreGivenBack(t *testing.T) {
+	mappings := func() int {
+		b, err := os.ReadFile("/proc/self/maps")
+		require.NoError(t, err)
+		return strings.Count(string(b), "\n")
+	}
+	lib := library(t)
+	kerneltest.Open(t, lib, emu.Mode{}).Close() // what stays of the library is there
+	before := mappings()
+	for range 2 {
+		d := kerneltest.Open(t, lib, emu.Mode{})
+		require.NoError(t, checks["vectors"](d))
+		require.Greater(t, mappings(), before+50)
+		d.Close()
+		require.Less(t, mappings(), before+25)
+	}
 }

@@ -189,6 +189,10 @@ UD_API cuDevicePrimaryCtxRelease_v2(int d) {
   if (--c->users > 0) return kSuccess;
   drain_all(c);
   forget(c);
+  for (const Context& other : driver.contexts) {
+    if (other.users > 0) return kSuccess;
+  }
+  forget_stacks();
   return kSuccess;
 }
 

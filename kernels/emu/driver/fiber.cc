@@ -132,8 +132,12 @@ void* Stacks::top(size_t i) {
   return memory_ + (i + 1) * kSize;
 }
 
-Stacks::~Stacks() {
+void Stacks::forget() {
   if (memory_ != nullptr) munmap(memory_, kMost * kSize);
+  memory_ = nullptr;
+  ready_ = stacks_size = 0;
 }
+
+Stacks::~Stacks() { forget(); }
 
 }  // namespace emu

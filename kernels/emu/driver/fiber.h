@@ -33,6 +33,10 @@ class Stacks {
   ~Stacks();
   // top returns the end of stack i, making the pool larger where needed.
   void* top(size_t i);
+  // forget gives the address space back: a stack with its unreadable page is two of
+  // the mappings of which a process has only so many, and one that tests many
+  // defects has as many drivers. No fiber may be alive.
+  void forget();
   // note returns what a SwitchNote says of stack i, which top has been called for.
   SwitchNote note(size_t i) const { return {memory_ + i * kSize, kSize, nullptr}; }
 

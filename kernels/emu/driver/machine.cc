@@ -232,6 +232,8 @@ void pause() {
   leave();
 }
 
+void forget_stacks() { machine.stacks.forget(); }
+
 std::string run(const Launch& l, const Options& options) {
   Machine& m = machine;
   m.options = options;

@@ -30,6 +30,9 @@ struct Launch {
 // run executes a launch. It returns the empty string, or what went wrong.
 std::string run(const Launch& launch, const Options& options);
 
+// forget_stacks gives back what launches keep of the process's address space.
+void forget_stacks();
+
 // find_kernel returns a registered entry point or nullptr.
 Kernel* find_kernel(const char* name);
 
