@@ -223,9 +223,9 @@ func (d *deviceFlags) fits(be device, cfg model.Config, o model.Options, so *mod
 	if n.bytes() <= free {
 		return nil
 	}
-	where := be.Name()
+	elsewhere := ""
 	if n.gpu {
-		where += ", or end other programs on the device"
+		elsewhere = "; or end other programs on the device, or take --device cpu"
 	}
 	var most model.PlanItem
 	for _, p := range plans {
@@ -235,6 +235,6 @@ func (d *deviceFlags) fits(be device, cfg model.Config, o model.Options, so *mod
 			}
 		}
 	}
-	return inputf("--device %s: the run takes %s and %s of %s are free on %s; most goes to %s (%s): %s",
-		d.device, bytesText(int64(min(n.bytes(), math.MaxInt64))), bytesText(int64(free)), bytesText(int64(total)), where, most.Name, bytesText(most.Bytes), n.advise(free))
+	return inputf("--device %s: the run takes %s and %s of %s are free on %s; most goes to %s (%s): %s%s",
+		d.device, bytesText(int64(min(n.bytes(), math.MaxInt64))), bytesText(int64(free)), bytesText(int64(total)), be.Name(), most.Name, bytesText(most.Bytes), n.advise(free), elsewhere)
 }
