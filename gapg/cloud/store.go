@@ -397,8 +397,6 @@ func put(tx txn, b bucket, key []byte, v any) error {
 	return tx.put(b, key, value)
 }
 
-// memory is a db in maps. Its transactions run one at a time and cannot fail
-
 // memory is a db in maps. A failed update is undone.
 type memory struct {
 	mu sync.RWMutex

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 )
 
@@ -51,16 +50,11 @@ const (
 // OpenGGUF reads the metadata of a GGUF file and checks the list of its tensors
 // against the file's size.
 func OpenGGUF(path string) (*GGUF, error) {
-	f, err := os.Open(path)
+	f, size, err := openFile(path, ".gguf")
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return nil, err
 	}
-	st, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("checkpoint: %w", err)
-	}
-	g, err := newGGUF(f, st.Size())
+	g, err := newGGUF(f, size)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)

@@ -71,25 +71,34 @@ type Reader struct {
 // Open reads the header of a safetensors file and checks it against the file's
 // size.
 func Open(path string) (*Reader, error) {
-	f, err := os.Open(path)
+	f, size, err := openFile(path, ".safetensors")
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return nil, err
 	}
-	st, err := f.Stat()
-	if err == nil && st.IsDir() {
-		err = fmt.Errorf("is a directory: name the .safetensors file in it")
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
-	}
-	r, err := newReader(f, st.Size())
+	r, err := newReader(f, size)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
 	}
 	r.path, r.close = path, f.Close
 	return r, nil
+}
+
+// openFile opens a file of a kind, named by its suffix, and returns its size.
+func openFile(path, kind string) (*os.File, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("checkpoint: %w", err)
+	}
+	st, err := f.Stat()
+	if err == nil && st.IsDir() {
+		err = fmt.Errorf("is a directory: name the %s file in it", kind)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, fmt.Errorf("checkpoint: %s: %w", path, err)
+	}
+	return f, st.Size(), nil
 }
 
 func newReader(f io.ReaderAt, size int64) (*Reader, error) {

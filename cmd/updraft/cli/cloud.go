@@ -261,7 +261,7 @@ func (f *cloudFlags) estimate(c cloud.Cloud, s *cloud.Store, w forecast) (estima
 		return e, nil
 	}
 	seen := map[cloud.Question]bool{}
-	var expected, worst cloud.Usage
+	var worst cloud.Usage
 	var expectedCalls, expectedPrompt, expectedCompletion float64
 	add := func(prompts []gapg.Prompt, share float64) error {
 		var qs []cloud.Question
@@ -297,7 +297,7 @@ func (f *cloudFlags) estimate(c cloud.Cloud, s *cloud.Store, w forecast) (estima
 	if err := add(w.perhaps, w.share); err != nil {
 		return e, err
 	}
-	expected = cloud.Usage{PromptTokens: int(math.Ceil(expectedPrompt)), CompletionTokens: int(math.Ceil(expectedCompletion))}
+	expected := cloud.Usage{PromptTokens: int(math.Ceil(expectedPrompt)), CompletionTokens: int(math.Ceil(expectedCompletion))}
 	e.ExpectedCalls = int(math.Ceil(expectedCalls - 1e-9))
 	e.ExpectedTokens, e.WorstTokens = expected.PromptTokens+expected.CompletionTokens, worst.PromptTokens+worst.CompletionTokens
 	if p := o.Price(); p != nil {

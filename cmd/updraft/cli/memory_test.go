@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/internal/testx"
 	"github.com/updraft-ml/updraft/model"
 )
 
@@ -89,9 +90,8 @@ func TestAdvice(t *testing.T) {
 // A run that the machine has too little memory for is refused in one line before
 // anything is made, and its plan is shown first where it is asked for.
 func TestMemoryIsForeseen(t *testing.T) {
-	if _, _, ok := hostMemory(); !ok {
-		t.Skip("this system does not say how much memory is available")
-	}
+	_, _, known := hostMemory()
+	testx.Have(t, "a system that says what memory is available", known)
 	out := filepath.Join(t.TempDir(), "run")
 	huge := []string{"sft", "--device", "cpu", "--hidden-size", "65536", "--intermediate-size", "262144", "--num-hidden-layers", "400", "--output-dir", out}
 	r := run(t, huge...)
