@@ -1,7 +1,8 @@
-// Package enginetest is the conformance suite for engine.Backend, and three
-// backends for tests: NewReference computes and stores in float64, NewRounding
-// computes in float64 and stores in F32 and BF16, NewDeferred proves of the
-// layers above that they need no host memory.
+// Package enginetest is the conformance suite for engine.Backend, and backends
+// for tests: NewReference computes and stores in float64, NewRounding computes in
+// float64 and stores in F32 and BF16, NewNoisy and NewErring err at random, as far as
+// a device may, NewDeferred proves of the layers above that they need no host
+// memory.
 //
 // A backend's test calls the suite in a line:
 //

@@ -142,18 +142,11 @@ func (s *sampler) verifyRow(i int) (decided bool, err error) {
 		return false, fmt.Errorf("token %d forced %d, want %d forced %d", gotToken, gotForced, st.Token, st.Forced)
 	}
 	lse, entropy := ref.LogitStats(z)
-	sc := scores{}
-	sc.lse = lse
-	errH, top := 0.0, slices.Max(z)
-	for _, v := range z {
-		p := math.Exp(v - lse)
-		errH += p * (math.Abs(v)*(vocabC(s.v)+2) + math.Abs(v-lse)*(math.Abs(v-top)+math.Abs(lse)+elemC))
-	}
-	base := vocabC(s.v) + 2*math.Abs(lse) + math.Abs(top)
-	if err := nearSlice("LogProb", s.logp.after()[i:i+1], expected{[]float64{z[gotToken] - lse}, []float64{base + math.Abs(z[gotToken])}}); err != nil {
+	errP, errH := sampleErrors(z)
+	if err := nearSlice("LogProb", s.logp.after()[i:i+1], expected{[]float64{z[gotToken] - lse}, []float64{errP + math.Abs(z[gotToken])}}); err != nil {
 		return false, err
 	}
-	if err := nearSlice("Entropy", s.entropy.after()[i:i+1], expected{[]float64{entropy}, []float64{base + errH}}); err != nil {
+	if err := nearSlice("Entropy", s.entropy.after()[i:i+1], expected{[]float64{entropy}, []float64{errH}}); err != nil {
 		return false, err
 	}
 	errS := 0.0
@@ -162,9 +155,21 @@ func (s *sampler) verifyRow(i int) (decided bool, err error) {
 		if math.IsInf(bias, 0) {
 			bias = 0
 		}
-		errS = vocabC(s.v) + elemC + 4*(math.Abs(z[gotToken])+math.Abs(top)+bias)/s.rows[i].Temperature
+		errS = vocabC(s.v) + elemC + 4*(math.Abs(z[gotToken])+math.Abs(slices.Max(z))+bias)/s.rows[i].Temperature
 	}
 	return true, nearSlice("SamplingLogProb", s.slogp.after()[i:i+1], expected{[]float64{want.SamplingLogProb}, []float64{errS}})
+}
+
+// sampleErrors are the errors of a log-prob, to which that of its logit is added,
+// and of the entropy, both from given logits: see expectLogProb.
+func sampleErrors(z []float64) (logp, entropy float64) {
+	lse, top, c := ref.LogSumExp(z), slices.Max(z), vocabC(len(z))
+	logp = c + 2*math.Abs(lse) + math.Abs(top)
+	entropy = logp
+	for _, v := range z {
+		entropy += math.Exp(v-lse) * (math.Abs(v)*(c+2) + math.Abs(v-lse)*(math.Abs(v-top)+math.Abs(lse)+elemC))
+	}
+	return logp, entropy
 }
 
 // settled reports whether the support of row i's distribution is the same for
