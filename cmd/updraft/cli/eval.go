@@ -12,7 +12,6 @@ import (
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/cloud"
 	"github.com/updraft-ml/updraft/gapg/report"
-	"github.com/updraft-ml/updraft/gapg/task"
 	"github.com/updraft-ml/updraft/model"
 )
 
@@ -23,7 +22,8 @@ type evalFlags struct {
 	task, dataset, validation, trainData, outputDir, config string
 	budget                                                  string
 	testPrompts, validationPrompts, routerPrompts           int
-	validationSplit                                         float64
+	validationSplit, evalSplit                              float64
+	splitSeed                                               uint64
 	maxLength, resamples, micro                             int
 	margin                                                  float64
 	seed                                                    uint64
@@ -44,9 +44,11 @@ func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task: "+orList(taskNames(a.tasks)))
 	f.registerData(fs)
 	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of test prompts; default: the task's own test part")
+	fs.Float64Var(&f.evalSplit, "eval-split", 0, "share of --dataset that updraft train held out: that alone is measured, and the rest teaches the router; 0: all of --dataset is measured")
+	fs.Uint64Var(&f.splitSeed, "split-seed", 42, "--seed of that updraft train, which chose the share")
 	fs.StringVar(&f.validation, "validation-dataset", "", "JSONL file of prompts for calibration; default: a held-out share of --dataset, or the task's validation part")
-	fs.Float64Var(&f.validationSplit, "validation-split", 0.2, "share of --dataset used for calibration instead of testing, chosen by the seed, where there is no --validation-dataset")
-	fs.StringVar(&f.trainData, "train-dataset", "", "JSONL file of prompts that teach the router; default: the task's training part (none with --dataset: then there is no router)")
+	fs.Float64Var(&f.validationSplit, "validation-split", 0.2, "share of --dataset (of what was held out of it) used for calibration instead of testing, chosen by the seed, where there is no --validation-dataset")
+	fs.StringVar(&f.trainData, "train-dataset", "", "JSONL file of prompts that teach the router; default: what --eval-split leaves, or the task's training part (with --dataset alone there is none, and no router)")
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags; flags override it")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "check everything, show the configuration and the memory plan, and touch nothing")
 	fs.StringVar(&f.budget, "cloud-budget", "0.30", "share of prompts in [0,1) that may go to the cloud")
@@ -77,43 +79,13 @@ calibrated on the same validation prompts.
 It prints a table; with --output-dir it writes predictions.jsonl (one line per
 method and prompt) and report.html.`,
 		Example: `  updraft eval --model runs/gapg --task-tuned runs/task-tuned --base runs/base --output-dir runs/eval
+  updraft eval --model runs/gapg --task-tuned runs/tuned --dataset questions.jsonl --eval-split 0.3 --output-dir runs/eval
   updraft eval --model runs/gapg --dataset problems.jsonl --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runEval(cmd, &f) },
 	}
 	f.register(a, cmd.Flags())
 	return cmd
-}
-
-// evalData are the prompts of an evaluation.
-func (f *evalFlags) evalData(b *bound) (train, validation, test []gapg.Prompt, err error) {
-	if test, err = b.prompts("dataset", f.dataset, task.SplitTest, f.seed, 0); err != nil {
-		return nil, nil, nil, err
-	}
-	if f.dataset != "" && f.validation == "" {
-		if test, validation = gapg.HoldOut(test, f.validationSplit, f.seed); len(test) == 0 || len(validation) == 0 {
-			return nil, nil, nil, inputf("--dataset %s: too few prompts to take a share of %g for calibration; give --validation-dataset", f.dataset, f.validationSplit)
-		}
-	} else if validation, err = b.prompts("validation-dataset", f.validation, task.SplitValidation, f.seed, f.validationPrompts); err != nil {
-		return nil, nil, nil, err
-	}
-	if f.dataset == "" && f.testPrompts > 0 {
-		if test, err = b.prompts("dataset", "", task.SplitTest, f.seed, f.testPrompts); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	test, validation = limit(test, f.testPrompts), limit(validation, f.validationPrompts)
-	if f.taskTuned != "" && (f.dataset == "" || f.trainData != "") {
-		train, err = b.prompts("train-dataset", f.trainData, task.SplitTrain, f.seed, 0)
-	}
-	return train, validation, test, err
-}
-
-func limit(p []gapg.Prompt, n int) []gapg.Prompt {
-	if n > 0 && len(p) > n {
-		return p[:n]
-	}
-	return p
 }
 
 // comparison lists the given models by method, and the rows that they allow.
@@ -169,26 +141,17 @@ func (f *evalFlags) check() (gapg.Budget, error) {
 	if !(f.validationSplit > 0 && f.validationSplit < 1) {
 		return budget, inputf("--validation-split %g: must be between 0 and 1", f.validationSplit)
 	}
-	if f.seed == 0 {
-		return budget, inputf("--seed 0: must be at least 1")
+	switch {
+	case !(f.evalSplit >= 0 && f.evalSplit < 1):
+		return budget, inputf("--eval-split %g: must be at least 0 and below 1", f.evalSplit)
+	case f.evalSplit > 0 && f.dataset == "":
+		return budget, inputf("--eval-split %g: is a share of --dataset, which is not set", f.evalSplit)
+	case f.evalSplit > 0 && f.trainData != "":
+		return budget, inputf("--eval-split and --train-dataset: the router learns from one of the two")
+	case f.seed == 0 || f.splitSeed == 0:
+		return budget, inputf("--seed and --split-seed: must be at least 1")
 	}
 	return budget, nil
-}
-
-// roomFor is the longest response that every prompt's context leaves, at most
-// 512 tokens.
-func roomFor(b *bound, context int, parts ...[]gapg.Prompt) (int, error) {
-	longest := 0
-	for _, part := range parts {
-		ids, err := gapg.EncodePrompts(b.tok, part, context, 1)
-		if err != nil {
-			return 0, input(err)
-		}
-		for _, p := range ids {
-			longest = max(longest, len(p))
-		}
-	}
-	return min(512, context-longest), nil
 }
 
 func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
@@ -219,24 +182,16 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 	if err != nil {
 		return err
 	}
-	room, err := roomFor(b, src.cfg.MaxPositionEmbeddings, train, validation, test)
+	room, longest, err := f.lengths(b, src.cfg.MaxPositionEmbeddings, train, validation, test)
 	if err != nil {
 		return err
-	}
-	if f.maxLength > 0 {
-		room = f.maxLength
-		for _, part := range [][]gapg.Prompt{train, validation, test} {
-			if _, err := gapg.EncodePrompts(b.tok, part, src.cfg.MaxPositionEmbeddings, room); err != nil {
-				return input(err)
-			}
-		}
 	}
 	be, err := f.open(a)
 	if err != nil {
 		return err
 	}
 	defer be.Close()
-	o, err := f.choose(be, model.Options{MaxRows: rows(f.micro, src.cfg.MaxPositionEmbeddings, f.micro)})
+	o, err := f.choose(be, model.Options{MaxRows: rows(f.micro, longest, f.micro)})
 	if err != nil {
 		return err
 	}
@@ -252,7 +207,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 		}
 		sources[method] = s
 	}
-	so := model.SchedulerOptions{MaxBatch: min(256, len(test)), MaxTokens: src.cfg.MaxPositionEmbeddings}
+	so := model.SchedulerOptions{MaxBatch: min(256, max(len(test), len(validation))), MaxTokens: longest}
 	plan := model.NewPlan(src.cfg, o, &so)
 	if f.dryRun {
 		cost, err := f.cloud.dryEstimate(answers, "", forecast{sure: slices.Concat(test, validation)})

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/updraft-ml/updraft/engine/cpu"
+	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/gapg/task"
 	"github.com/updraft-ml/updraft/model"
 	"github.com/updraft-ml/updraft/model/chat"
@@ -95,6 +97,42 @@ func TestQuestions(t *testing.T) {
 	}
 	r = run(t, "train", "--model", dir, "--task", "questions", "--output-dir", t.TempDir()+"/x")
 	require.Contains(t, r.stderr, "the task questions has no problems of its own; give a file")
+}
+
+// A share that train holds out is what eval measures, all of it and nothing else.
+func TestEvalSplit(t *testing.T) {
+	dir, data := englishModel(t, chatML), questionFile(t, 100)
+	args := []string{"eval", "--model", dir, "--task-tuned", dir, "--dataset", data, "--prompt-template", "{Body} {Question}", "--eval-split", "0.5", "--validation-split", "0.25",
+		"--split-seed", "7", "--max-completion-length", "4", "--threads", "1"}
+	prompts, err := task.Questions{Verifier: task.VerifyNumeric, Template: "{Body} {Question}"}.ReadFile(data)
+	require.NoError(t, err)
+	train, held := gapg.HoldOut(prompts, 0.5, 7)
+	test, validation := gapg.HoldOut(held, 0.125, 7)
+	require.Len(t, append(append(train, test...), validation...), 101)
+	require.Contains(t, ok(t, append(args, "--dry-run")...).out, fmt.Sprintf("%d test, %d validation, %d router prompts", len(test), len(validation), len(train)))
+
+	out := filepath.Join(t.TempDir(), "eval")
+	ok(t, append(args, "--output-dir", out)...)
+	never := map[string]bool{}
+	for _, p := range train {
+		never[p.ID] = true
+	}
+	for _, line := range strings.Split(strings.TrimSpace(read(t, out, predictionsFile)), "\n") {
+		var p struct{ ID string }
+		require.NoError(t, json.Unmarshal([]byte(line), &p))
+		require.NotEmpty(t, p.ID)
+		require.False(t, never[p.ID], "a prompt that was trained on is measured")
+	}
+	for want, more := range map[string][]string{
+		"--eval-split 1: must be at least 0 and below 1":                 {"--eval-split", "1"},
+		"--eval-split 0.5: is a share of --dataset, which is not set":    {"--dataset", ""},
+		"--eval-split and --train-dataset: the router learns from one":   {"--train-dataset", data},
+		"--dataset " + data + ": too few prompts to hold out a share of": {"--eval-split", "1e-9"},
+	} {
+		r := run(t, append(args, more...)...)
+		require.Equal(t, exitInput, r.code, r.stderr)
+		require.Contains(t, r.stderr, want)
+	}
 }
 
 // What the model reads: the template's text, with the help instruction in the
