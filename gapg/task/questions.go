@@ -107,6 +107,9 @@ type Question struct {
 	Turns    []Turn // what the data set asks: the last turn is a user's
 	Answer   string // the gold answer; "" where a question was typed and none is known
 	Verifier Verifier
+	// Solution is the worked solution that ends in Answer, without GSM8K's
+	// calculator notes (<<6*7=42>>); "" where the data set has the answer alone.
+	Solution string
 }
 
 // Reference is the gold answer, for rewards by a scorer.

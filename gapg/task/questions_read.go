@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/big"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -126,6 +127,7 @@ func (t Questions) question(columns map[string]json.RawMessage) (Question, error
 		q.Turns = q.Turns[:len(q.Turns)-1]
 		if t.AnswerColumn == "" {
 			q.Answer, hasAnswer = solved(last.Content, t.Verifier), true
+			q.Solution = solution(last.Content, t.Verifier)
 		}
 	}
 	if len(q.Turns) == 0 || q.Turns[len(q.Turns)-1].Role != "user" || strings.TrimSpace(q.Turns[len(q.Turns)-1].Content) == "" {
@@ -135,8 +137,13 @@ func (t Questions) question(columns map[string]json.RawMessage) (Question, error
 		return q, missingColumn(or(t.AnswerColumn, "answer"), columns, "--answer-column")
 	}
 	if t.AnswerColumn != "" {
-		if q.Answer, err = gold(columns[t.AnswerColumn], t.Verifier); err != nil {
+		raw := columns[t.AnswerColumn]
+		if q.Answer, err = gold(raw, t.Verifier); err != nil {
 			return q, fmt.Errorf("column %q: %w", t.AnswerColumn, err)
+		}
+		var text string
+		if raw[0] == '"' && json.Unmarshal(raw, &text) == nil {
+			q.Solution = solution(text, t.Verifier)
 		}
 	}
 	if !t.Verifier.Same(q.Answer, q.Answer) {
@@ -298,4 +305,15 @@ func solved(s string, v Verifier) string {
 		return text
 	}
 	return strings.TrimSpace(s)
+}
+
+// calculatorNote is what GSM8K's solutions have behind each "=".
+var calculatorNote = regexp.MustCompile(`<<[^<>]*>>`)
+
+// solution is a text that marks its answer, to be learnt; "" where it does not.
+func solution(s string, v Verifier) string {
+	if _, marked := v.Answer(s); !marked {
+		return ""
+	}
+	return strings.TrimSpace(calculatorNote.ReplaceAllString(s, ""))
 }

@@ -135,6 +135,21 @@ func TestReadQuestions(t *testing.T) {
 }
 
 // A fault is named by its line, its column and its remedy.
+// A worked solution is learnt without calculator notes; an answer alone is none.
+func TestSolutions(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"question": "?", "answer": "2+3=<<2+3=5>>5 and 5*2=<<5*2=10>>10\n#### 10"}`:                         "2+3=5 and 5*2=10\n#### 10",
+		`{"question": "?", "answer": "So \\boxed{7}."}`:                                                       "So \\boxed{7}.",
+		`{"question": "?", "answer": "7"}`:                                                                    "",
+		`{"question": "?", "answer": 7}`:                                                                      "",
+		`{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "1 < 3\n#### 3"}]}`: "1 < 3\n#### 3",
+	} {
+		prompts, err := Questions{Verifier: VerifyNumeric}.Read(strings.NewReader(line), "f")
+		require.NoError(t, err)
+		require.Equal(t, want, prompts[0].Gold.(Question).Solution)
+	}
+}
+
 func TestReadQuestionsErrors(t *testing.T) {
 	const good = `{"question": "?", "answer": "7"}` + "\n"
 	numeric := Questions{Verifier: VerifyNumeric}

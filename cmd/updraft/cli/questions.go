@@ -82,8 +82,9 @@ func questions() Task {
 			t.Help = textOr(s.Help, task.HelpInstruction)
 			return t, nil
 		},
-		Turns: func(t gapg.Task, p gapg.Prompt) []task.Turn { return t.(task.Questions).Turns(p) },
-		Read:  func(t gapg.Task, path string) ([]gapg.Prompt, error) { return t.(task.Questions).ReadFile(path) },
+		Turns:    func(t gapg.Task, p gapg.Prompt) []task.Turn { return t.(task.Questions).Turns(p) },
+		Read:     func(t gapg.Task, path string) ([]gapg.Prompt, error) { return t.(task.Questions).ReadFile(path) },
+		Solution: func(p gapg.Prompt) string { return p.Gold.(task.Question).Solution },
 		Parse: func(t gapg.Task, text string) (gapg.Prompt, error) {
 			return t.(task.Questions).Prompt(task.Question{Turns: []task.Turn{{Role: "user", Content: text}}}), nil
 		},

@@ -30,6 +30,7 @@ type sftFlags struct {
 	seed                               uint64
 	saveSteps, loggingSteps, saveLimit int
 	rollouts                           rolloutFlags
+	solutions                          bool
 	dataFlags
 	deviceFlags
 	precisionFlags
@@ -64,6 +65,7 @@ func (f *sftFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.saveLimit, "save-total-limit", 2, "checkpoints kept")
 
 	f.rollouts.register(fs)
+	fs.BoolVar(&f.solutions, "from-solutions", false, "learn the worked solutions that --dataset has as its answers, as GSM8K and MATH do")
 
 	s := &f.shape
 	fs.IntVar(&s.HiddenSize, "hidden-size", 128, "new model: width")
@@ -89,23 +91,30 @@ func (a *app) sft() *cobra.Command {
 		Short: "Warm-start a model on demonstrations",
 		Long: `Sft trains a model by next-token prediction on demonstrations: those that the
 task's own solver writes (wrong attempts, giving up and asking included), those of
-a JSONL file, or, with --from-rollouts, the model's own.
+a JSONL file, the worked solutions of a data set of questions (--from-solutions),
+or the model's own (--from-rollouts).
 
 A JSONL file has one demonstration per line, {"prompt": …, "completion": …} or
 {"messages": […]} of several turns, of which those of the assistant are trained on.
 
+--from-solutions reads --dataset as updraft train does and learns the answers that
+are whole solutions, such as those of GSM8K and MATH, behind the prompts that train
+writes. Solutions longer than --max-completion-length are left out.
+
 --from-rollouts needs no demonstrations. It samples the model on the training
 prompts of --dataset (or the task's own), keeps the responses that the verifier
 finds right, and turns a share of the failed ones into the reasoning so far and the
-marker that asks for help. Prompts that updraft train holds out for evaluation are
-never used. OUTPUT/rollouts.jsonl keeps what was made. --learning-rate is then 1e-5
-and --max-steps two passes unless given.
+marker that asks for help. OUTPUT/rollouts.jsonl keeps what was made.
+
+Both never use prompts that updraft train holds out for evaluation; --learning-rate
+is then 1e-5 and --max-steps two passes unless given.
 
 Without --model it makes a new model; with its defaults on countdown it remakes the
 base model of updraft demo (some 40 minutes on two cores). The output directory has
 the layout of updraft train; name it as --model there.`,
 		Example: `  updraft sft --task countdown --output-dir runs/base
   updraft sft --task countdown --hidden-size 64 --max-steps 1500 --output-dir runs/small
+  updraft sft --model SmolLM2 --from-solutions --dataset gsm8k_train.jsonl --verifier numeric --output-dir runs/solutions
   updraft sft --model SmolLM2 --from-rollouts --dataset gsm8k_train.jsonl --verifier numeric --output-dir runs/warm
   updraft sft --model runs/base --dataset demonstrations.jsonl --learning-rate 1e-4 --output-dir runs/mine`,
 		Args: noArgs,
@@ -205,10 +214,20 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 		return err
 	}
 	var data gapg.Examples
+	var prompts []gapg.Prompt
+	context := src.cfg.MaxPositionEmbeddings
 	switch {
-	case f.rollouts.use:
+	case f.rollouts.use || f.solutions:
 		if err := f.rollouts.check(f, cmd); err != nil {
 			return err
+		}
+		if prompts, context, err = f.rollouts.prompts(b, f.dataset, context); err != nil {
+			return err
+		}
+		if f.solutions {
+			if data, err = f.rollouts.worked(cmd, a, f, b, prompts); err != nil {
+				return err
+			}
 		}
 	case f.dataset != "":
 		data, err = task.ReadDemonstrations(f.dataset, src.tok, b.render(), b.end, src.cfg.MaxPositionEmbeddings)
@@ -225,7 +244,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 			return inputf("--model %s: its vocabulary does not fit the task's demonstrations: %w", f.model, err)
 		}
 	}
-	context := longestExample(data, src.cfg.MaxPositionEmbeddings)
+	context = longestExample(data, context)
 	f.longest = context
 	be, err := f.open(a)
 	if err != nil {
@@ -244,11 +263,7 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	}
 	plan := model.NewPlan(src.cfg, o, nil)
 	var so *model.SchedulerOptions
-	var prompts []gapg.Prompt
 	if f.rollouts.use {
-		if prompts, err = f.rollouts.prompts(b, f.dataset, context); err != nil {
-			return err
-		}
 		so = &model.SchedulerOptions{MaxBatch: f.rollouts.batch(), MaxTokens: context}
 		plan = model.NewPlan(src.cfg, o, so)
 	}

@@ -24,7 +24,8 @@ import (
 // responses, inside its run directory.
 const rolloutsFile = "rollouts.jsonl"
 
-// rolloutFlags are the settings of updraft sft --from-rollouts.
+// rolloutFlags are the settings of updraft sft --from-rollouts; --from-solutions
+// has those that choose the prompts and the longest response.
 type rolloutFlags struct {
 	use                       bool
 	n, samples, keep, longest int
@@ -36,15 +37,15 @@ type rolloutFlags struct {
 
 func (r *rolloutFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.use, "from-rollouts", false, "make demonstrations of the model's own responses to the training prompts")
-	fs.IntVar(&r.n, "train-prompts", 0, "from rollouts: prompts to use at most; 0: all of the file, or the task's usual number")
+	fs.IntVar(&r.n, "train-prompts", 0, "from rollouts or solutions: prompts to use at most; 0: all of the file, or the task's usual number")
 	fs.IntVar(&r.samples, "num-generations", 4, "from rollouts: responses sampled for each prompt")
 	fs.IntVar(&r.keep, "keep", 1, "from rollouts: right responses kept of each prompt at most")
 	fs.Float64Var(&r.helpShare, "help-share", 0.5, "from rollouts: share of the prompts without a right response that become demonstrations of asking")
 	fs.Float64Var(&r.temperature, "temperature", 1, "from rollouts: sampling temperature, above 0")
-	fs.IntVar(&r.longest, "max-completion-length", 512, "from rollouts: tokens of a response at most")
-	fs.Float64Var(&r.split, "eval-split", 0.1, "from rollouts: share of --dataset that updraft train holds out, which is never used; 0 where it has an --eval-dataset")
-	fs.Uint64Var(&r.splitSeed, "split-seed", 42, "from rollouts: --seed of that updraft train, which chooses the share")
-	fs.StringVar(&r.heldOut, "eval-dataset", "", "from rollouts: JSONL file of further prompts that are never used")
+	fs.IntVar(&r.longest, "max-completion-length", 512, "from rollouts or solutions: tokens of a response at most")
+	fs.Float64Var(&r.split, "eval-split", 0.1, "from rollouts or solutions: share of --dataset that updraft train holds out, which is never used; 0 where it has an --eval-dataset")
+	fs.Uint64Var(&r.splitSeed, "split-seed", 42, "from rollouts or solutions: --seed of that updraft train, which chooses the share")
+	fs.StringVar(&r.heldOut, "eval-dataset", "", "from rollouts or solutions: JSONL file of further prompts that are never used")
 }
 
 func (r *rolloutFlags) batch() int { return max(32, r.samples) }
@@ -52,8 +53,12 @@ func (r *rolloutFlags) batch() int { return max(32, r.samples) }
 // check refuses what cannot be, and sets what suits a model that exists.
 func (r *rolloutFlags) check(f *sftFlags, cmd *cobra.Command) error {
 	switch {
+	case r.use && f.solutions:
+		return inputf("--from-rollouts and --from-solutions: give one of the two; the second starts from the run of the first")
 	case f.model == "":
-		return inputf("--from-rollouts: name the model whose responses are sampled by --model")
+		return inputf("--model is not set: --from-rollouts and --from-solutions train a model that exists")
+	case f.solutions && f.dataset == "":
+		return inputf("--dataset is not set: --from-solutions reads questions with worked solutions")
 	case r.samples < 1 || r.keep < 1 || r.longest < 1 || r.n < 0:
 		return inputf("--num-generations %d, --keep %d, --max-completion-length %d, --train-prompts %d: must be at least 1, 1, 1 and 0", r.samples, r.keep, r.longest, r.n)
 	case !(r.helpShare >= 0 && r.helpShare <= 1):
@@ -69,11 +74,12 @@ func (r *rolloutFlags) check(f *sftFlags, cmd *cobra.Command) error {
 	return nil
 }
 
-// prompts are the training prompts without those held out.
-func (r *rolloutFlags) prompts(b *bound, dataset string, context int) ([]gapg.Prompt, error) {
+// prompts are the training prompts without those held out, and the tokens of the
+// longest sequence that can come of them in the model's context.
+func (r *rolloutFlags) prompts(b *bound, dataset string, context int) (out []gapg.Prompt, longest int, err error) {
 	prompts, err := b.prompts("dataset", dataset, task.SplitTrain, r.splitSeed, r.n)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if dataset != "" && r.split > 0 {
 		prompts, _ = gapg.HoldOut(prompts, r.split, r.splitSeed)
@@ -81,7 +87,7 @@ func (r *rolloutFlags) prompts(b *bound, dataset string, context int) ([]gapg.Pr
 	if r.heldOut != "" {
 		held, err := b.prompts("eval-dataset", r.heldOut, task.SplitValidation, r.splitSeed, 0)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		never := map[string]bool{}
 		for _, p := range held {
@@ -90,10 +96,13 @@ func (r *rolloutFlags) prompts(b *bound, dataset string, context int) ([]gapg.Pr
 		prompts = slices.DeleteFunc(prompts, func(p gapg.Prompt) bool { return never[p.ID] })
 	}
 	if len(prompts) == 0 {
-		return nil, inputf("--dataset %s: no prompts are left beside those held out", dataset)
+		return nil, 0, inputf("--dataset %s: no prompts are left beside those held out", dataset)
 	}
-	_, err = gapg.EncodePrompts(b.tok, prompts, context, r.longest)
-	return prompts, input(err)
+	tokens, err := gapg.EncodePrompts(b.tok, prompts, context, r.longest)
+	for _, t := range tokens {
+		longest = max(longest, len(t)+r.longest)
+	}
+	return prompts, longest, input(err)
 }
 
 // demonstrations samples the model, or reads what a run that is resumed has
@@ -111,14 +120,22 @@ func (r *rolloutFlags) demonstrations(cmd *cobra.Command, a *app, f *sftFlags, b
 	if err != nil {
 		return nil, err
 	}
+	return demos, f.passes(cmd, len(demos))
+}
+
+// passes sets the steps of two passes over n demonstrations, where they are not
+// given, and a warm-up of a tenth of the steps at most.
+func (f *sftFlags) passes(cmd *cobra.Command, n int) error {
 	if fl := cmd.Flags().Lookup("max-steps"); fl.Value.String() == fl.DefValue && !fl.Changed {
 		const passes = 2
-		if err := fl.Value.Set(strconv.Itoa((passes*len(demos) + f.batch - 1) / f.batch)); err != nil {
-			return nil, err
+		if err := fl.Value.Set(strconv.Itoa((passes*n + f.batch - 1) / f.batch)); err != nil {
+			return err
 		}
+	}
+	if !cmd.Flags().Changed("warmup-steps") {
 		f.warmup = max(1, min(f.warmup, f.steps/10))
 	}
-	return demos, nil
+	return nil
 }
 
 func (r *rolloutFlags) sample(cmd *cobra.Command, a *app, f *sftFlags, b *bound, m *model.Model, prompts []gapg.Prompt, path string) (gapg.Demonstrations, error) {

@@ -63,10 +63,12 @@ func TestSFTFromRollouts(t *testing.T) {
 	require.Equal(t, final, read(t, out, "final", "model.safetensors"))
 
 	for want, more := range map[string][]string{
-		"--help-share 2: must be from 0 to 1":                         {"--help-share", "2"},
-		"--temperature 0: must be above 0":                            {"--temperature", "0"},
-		"--from-rollouts: name the model whose responses are sampled": {"--model", ""},
-		"no prompts are left beside those held out":                   {"--eval-dataset", data},
+		"--help-share 2: must be from 0 to 1":                       {"--help-share", "2"},
+		"--temperature 0: must be above 0":                          {"--temperature", "0"},
+		"--model is not set: --from-rollouts and --from-solutions":  {"--model", ""},
+		"--from-rollouts and --from-solutions: give one of the two": {"--from-solutions"},
+		"--from-solutions: the task parity has no worked solutions": {"--from-rollouts=false", "--from-solutions"},
+		"no prompts are left beside those held out":                 {"--eval-dataset", data},
 	} {
 		r := run(t, append(append([]string{}, args...), append(more, "--output-dir", filepath.Join(t.TempDir(), "x"))...)...)
 		require.Equal(t, exitInput, r.code, r.stderr)

@@ -34,6 +34,9 @@ type Task struct {
 	Prompts func(t gapg.Task, part task.Split, seed uint64, n int) ([]gapg.Prompt, error)
 	// Read reads prompts from a --dataset file.
 	Read func(t gapg.Task, path string) ([]gapg.Prompt, error)
+	// Solution is the worked solution that the data set has for a prompt; "" where
+	// it has none.
+	Solution func(p gapg.Prompt) string
 	// Parse makes a prompt of what a user typed.
 	Parse func(t gapg.Task, text string) (gapg.Prompt, error)
 	// Cloud completes a simulated cloud with the task's solver.
