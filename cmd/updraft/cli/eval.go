@@ -37,7 +37,7 @@ type evalFlags struct {
 func (f *evalFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.StringVar(&f.model, "model", "", "model to evaluate: "+modelHelp+" (alias --model-name-or-path)")
 	fs.StringVar(&f.base, "base", "", "the model before post-training: adds base and base-help-bias")
-	fs.StringVar(&f.taskTuned, "task-tuned", "", "a model tuned without the cloud: adds task-tuning, naive-offloading, router, confidence, self-check and oracle")
+	fs.StringVar(&f.taskTuned, "task-tuned", "", "a model tuned without the cloud (train --reward accuracy-only --no-filter --cloud-budget 0): adds task-tuning, naive-offloading, router, confidence, self-check and oracle")
 	fs.StringVar(&f.collaborationAware, "collaboration-aware", "", "a model tuned with the cloud and without the filter: adds collaboration-aware")
 	fs.StringVar(&f.daGRPO, "da-grpo", "", "a model tuned by da-grpo: adds da-grpo")
 	fs.StringVar(&f.outputDir, "output-dir", "", "directory for predictions.jsonl and report.html; default: nothing is written")

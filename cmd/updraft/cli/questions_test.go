@@ -111,6 +111,12 @@ func TestEvalSplit(t *testing.T) {
 	require.Len(t, append(append(train, test...), validation...), 101)
 	require.Contains(t, ok(t, append(args, "--dry-run")...).out, fmt.Sprintf("%d test, %d validation, %d router prompts", len(test), len(validation), len(train)))
 
+	// Train holds them out even where it does not evaluate.
+	learn := []string{"train", "--model", dir, "--dataset", data, "--prompt-template", "{Body} {Question}", "--seed", "7", "--output-dir", t.TempDir() + "/x", "--threads", "1", "--max-completion-length", "8", "--dry-run"}
+	require.Contains(t, ok(t, append(learn, "--eval-split", "0.5")...).out, fmt.Sprintf("# %d training prompts, 0 evaluation prompts", len(train)))
+	require.Contains(t, ok(t, append(learn, "--eval-split", "0.5", "--eval-steps", "5")...).out, fmt.Sprintf("# %d training prompts, %d evaluation prompts", len(train), len(held)))
+	require.Contains(t, ok(t, append(learn, "--eval-split", "0")...).out, "# 101 training prompts, 0 evaluation prompts")
+
 	out := filepath.Join(t.TempDir(), "eval")
 	ok(t, append(args, "--output-dir", out)...)
 	never := map[string]bool{}

@@ -118,7 +118,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.IntVar(&f.micro, "micro-batch-tokens", 4096, "packed tokens of one forward and backward: less memory, same result within rounding")
 
 	fs.StringVar(&f.evalDataset, "eval-dataset", "", "JSONL file of evaluation prompts; default: a held-out share of --dataset, or the task's validation part")
-	fs.Float64Var(&f.evalSplit, "eval-split", 0.1, "share of --dataset held out for evaluation, chosen by the seed, where there is no --eval-dataset")
+	fs.Float64Var(&f.evalSplit, "eval-split", 0.1, "share of --dataset held out, chosen by the seed, for evaluation and for updraft eval --eval-split, where there is no --eval-dataset; 0: none")
 	fs.IntVar(&f.evalPrompts, "eval-prompts", 500, "evaluation prompts at most; 0: all")
 	fs.IntVar(&f.evalLength, "eval-max-completion-length", 0, "tokens of a response in evaluation; 0: as --max-completion-length")
 	fs.IntVar(&f.evalSteps, "eval-steps", 0, "evaluate every so many steps and at the end; 0: never")
@@ -274,7 +274,7 @@ func (f *trainFlags) trainConfig(a *app, cmd *cobra.Command) (gapg.Config, error
 		{"beta", f.klBeta, f.klBeta >= 0, "must not be negative"},
 		{"lambda", f.lambda, f.lambda >= 0, "must not be negative"},
 		{"lambda-eta", f.lambdaEta, f.lambdaEta >= 0, "must not be negative"},
-		{"eval-split", f.evalSplit, f.evalSplit > 0 && f.evalSplit < 1, "must be between 0 and 1"},
+		{"eval-split", f.evalSplit, f.evalSplit >= 0 && f.evalSplit < 1, "must be at least 0 and below 1"},
 	} {
 		if !x.ok || math.IsInf(x.value, 0) {
 			return c, inputf("--%s %g: %s", x.flag, x.value, x.should)
@@ -357,25 +357,27 @@ func resuming(value, dir string) (bool, error) {
 	return true, nil
 }
 
-// trainData are the prompts of a training.
+// trainData are the prompts of a training. What is held out of --dataset does not
+// depend on whether the training evaluates: updraft eval --eval-split measures it
+// afterwards.
 func (f *trainFlags) trainData(b *bound) (train, eval []gapg.Prompt, err error) {
 	if train, err = b.prompts("dataset", f.dataset, task.SplitTrain, f.seed, f.trainPrompts); err != nil {
 		return nil, nil, err
 	}
-	if f.evalSteps == 0 && !f.evalOnStart {
+	evaluates := f.evalSteps > 0 || f.evalOnStart
+	if f.evalDataset != "" || f.dataset == "" {
+		if evaluates {
+			eval, err = b.prompts("eval-dataset", f.evalDataset, task.SplitValidation, f.seed, f.evalPrompts)
+		}
+		return train, eval, err
+	}
+	if train, eval = gapg.HoldOut(train, f.evalSplit, f.seed); len(train) == 0 || evaluates && len(eval) == 0 {
+		return nil, nil, inputf("--dataset %s: too few prompts to hold out a share of %g for evaluation; give --eval-dataset", f.dataset, f.evalSplit)
+	}
+	if !evaluates {
 		return train, nil, nil
 	}
-	if f.evalDataset == "" && f.dataset != "" {
-		if train, eval = gapg.HoldOut(train, f.evalSplit, f.seed); len(train) == 0 || len(eval) == 0 {
-			return nil, nil, inputf("--dataset %s: too few prompts to hold out a share of %g for evaluation; give --eval-dataset", f.dataset, f.evalSplit)
-		}
-		if f.evalPrompts > 0 && len(eval) > f.evalPrompts {
-			eval = eval[:f.evalPrompts]
-		}
-		return train, eval, nil
-	}
-	eval, err = b.prompts("eval-dataset", f.evalDataset, task.SplitValidation, f.seed, f.evalPrompts)
-	return train, eval, err
+	return train, limit(eval, f.evalPrompts), nil
 }
 
 func (f *trainFlags) evalTokens() int {
