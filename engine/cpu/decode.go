@@ -1,6 +1,9 @@
 package cpu
 
-import "github.com/updraft-ml/updraft/engine"
+import (
+	"github.com/updraft-ml/updraft/engine"
+	"github.com/updraft-ml/updraft/simd"
+)
 
 // A page of the KV cache holds for each key-value head one split's keys as a
 // [D][split] panel and its values as a [split][D] one:
@@ -156,9 +159,9 @@ func (p *decodePlan) set(positions []int32, pages *imat, rowsPerGroup int) {
 }
 
 // DecodeAttention stores each row's key and value and attends over its pages.
-// A tile is one group of rows and one key-value head. Pages that the whole group
-// sees are read once, as one product with all its queries; the rest row by row.
-// Split by split it is what Attention does, so the bits are the same.
+// A tile is one group of rows and some of the key-value heads. Pages that the
+// whole group sees are read once, as one product with all its queries; the rest
+// row by row. Split by split it is what Attention does, so the bits are the same.
 func (b *Backend) DecodeAttention(a engine.DecodeAttentionArgs) {
 	op := next(b, &b.ops.decode)
 	*op = decodeOp{o: b.f32(a.O), cache: b.cache(a.Cache), scale: a.Scale}
@@ -181,6 +184,8 @@ type decodeOp struct {
 
 	plan *decodePlan
 	rows int // most rows of a group
+	span int // key-value heads of a tile
+	cuts int // tiles of a group
 }
 
 func (o *decodeOp) run(b *Backend) {
@@ -193,43 +198,117 @@ func (o *decodeOp) run(b *Backend) {
 	o.rows = max(1, groupQueries/group)
 	o.plan = &b.decode
 	o.plan.set(o.positions, &o.pages, o.rows)
-	m, d := o.rows*group, o.cache.d
-	b.reserve(queriesLen(m, d))
-	b.parallel(o, len(o.plan.groups)*o.cache.kv)
+	groups := len(o.plan.groups)
+	if groups == 0 {
+		return
+	}
+	o.cuts = min(o.cache.kv, (tilesEach*len(b.pool.workers)+groups-1)/groups)
+	o.span = (o.cache.kv + o.cuts - 1) / o.cuts
+	o.cuts = (o.cache.kv + o.span - 1) / o.span
+	d := o.cache.d
+	n := group * o.span
+	b.reserve(queriesLen(o.rows*n, d) + ownLen(n, d))
+	for _, w := range b.pool.workers {
+		if cap(w.at) < n*ownPages {
+			w.at = make([]int, 0, n*ownPages)
+		}
+	}
+	b.parallel(o, groups*o.cuts)
 }
 
 func (o *decodeOp) tile(w *worker, i int) {
-	g := o.plan.groups[i/o.cache.kv]
-	head := i % o.cache.kv
+	g := o.plan.groups[i/o.cuts]
 	group := o.heads / o.cache.kv
 	rows := o.plan.order[g.from:g.to]
-	d := o.cache.d
-	m := len(rows) * group
-	s := newQueries(w, m, d, o.scale) // ordered by row, then head
-	for at, r := range rows {
-		pos := int(o.positions[r])
-		page := o.page(r, pos/split)
-		o.cache.store(page, pos%split, head, o.k.from(r, head*d)[:d], o.v.from(r, head*d)[:d])
-		for x := range group {
-			s.load(at*group+x, o.q.from(r, (head*group+x)*d))
+	first := i % o.cuts * o.span
+	span := min(o.span, o.cache.kv-first)
+	d, each := o.cache.d, len(rows)*group     // queries of one key-value head
+	s := newQueries(w, span*each, d, o.scale) // ordered by key-value head, row, query head
+	for x := range span {
+		head := first + x
+		for at, r := range rows {
+			pos := int(o.positions[r])
+			o.cache.store(o.page(r, pos/split), pos%split, head, o.k.from(r, head*d)[:d], o.v.from(r, head*d)[:d])
+			for y := range group {
+				s.load(x*each+at*group+y, o.q.from(r, (head*group+y)*d))
+			}
+		}
+		for j := range g.shared {
+			keys, values := o.cache.panels(o.page(rows[0], j), head)
+			s.split(x*each, (x+1)*each, j, split, 0, keys, values, false)
 		}
 	}
-	for j := range g.shared {
-		keys, values := o.cache.panels(o.page(rows[0], j), head)
-		s.split(0, m, j, split, 0, keys, values, false)
+	// A row's queries lie together where there is one row or one head.
+	if len(rows) == 1 {
+		o.own(w, &s, 0, span*group, first, rows[0], g.shared)
+	} else {
+		for x := range span {
+			for at, r := range rows {
+				o.own(w, &s, x*each+at*group, group, first+x, r, g.shared)
+			}
+		}
 	}
-	for at, r := range rows {
-		pos := int(o.positions[r])
-		from, to := at*group, (at+1)*group
-		for j := g.shared; j <= pos/split; j++ {
-			keys, values := o.cache.panels(o.page(r, j), head)
+	for x := range span {
+		for at, r := range rows {
+			for y := range group {
+				s.finish(x*each+at*group+y, o.o.from(r, ((first+x)*group+y)*d)[:d])
+			}
+		}
+	}
+}
+
+// ownPages is the most pages of a row that own takes at once.
+const ownPages = 8
+
+// ownLen is the scratch that own takes for n queries.
+func ownLen(n, d int) int {
+	units := n * ownPages
+	return scratchLen(units*split) + scratchLen(units*d) + 2*scratchLen(units)
+}
+
+// own takes the n queries of row r from number from on, those of the key-value
+// heads from head on, over the row's pages from number j on. For every query and
+// page it does what queries.split does, but many of them in each step.
+func (o *decodeOp) own(w *worker, s *queries, from, n, head, r, j int) {
+	used := w.used
+	d, group := o.cache.d, o.heads/o.cache.kv
+	units := n * ownPages // ordered by page, then query
+	scores, parts, m, sum := w.floats(units*split), w.floats(units*d), w.floats(units), w.floats(units)
+	to := from + n
+	pos := int(o.positions[r])
+	last := pos / split
+	for j <= last {
+		count := min(ownPages, last+1-j)
+		w.at = w.at[:0]
+		for x := range count {
+			page := o.page(r, j+x)
+			for h := range n {
+				w.at = append(w.at, (page*o.cache.kv+head+h/group)*split*d)
+			}
+		}
+		units = count * n
+		simd.RowProducts(split, d, s.q[from*d:], d, n, o.cache.k, w.at, scores)
+		full := units
+		if j+count > last {
 			// What lies beyond the seen keys is left over from the page's last use.
-			s.split(from, to, j, min(pos-j*split+1, split), 0, keys, values, false)
+			full -= n
+			seen := pos%split + 1
+			simd.SoftmaxRows(scores[full*split:], o.scale, seen, 0, m[full:units], sum[full:units])
+			simd.RowProducts(d, seen, scores[full*split:], split, n, o.cache.v, w.at[full:], parts[full*d:])
 		}
-		for x := from; x < to; x++ {
-			s.finish(x, o.o.from(r, (head*group+x-from)*d)[:d])
+		simd.SoftmaxRows(scores, o.scale, split, 0, m[:full], sum[:full])
+		simd.RowProducts(d, split, scores, split, units, o.cache.v, w.at[:full], parts)
+		for x := 0; x < units; x, j = x+n, j+1 {
+			if j == 0 {
+				copy(s.m[from:to], m[:n])
+				copy(s.sum[from:to], sum[:n])
+				copy(s.out[from*d:to*d], parts[:n*d])
+				continue
+			}
+			s.merge(from, to, m[x:x+n], sum[x:x+n], parts[x*d:])
 		}
 	}
+	w.used = used
 }
 
 func (o *decodeOp) page(r, j int) int {

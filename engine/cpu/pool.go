@@ -18,6 +18,7 @@ type tiler interface {
 type worker struct {
 	arena []float32
 	used  int
+	at    []int    // offsets of a batch of products, reused
 	_     [64]byte // keeps two workers' counters out of one cache line
 }
 

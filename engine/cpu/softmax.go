@@ -64,10 +64,15 @@ func (s *queries) split(from, to, j, seen, step int, keys, values []float32, dir
 		simd.Gemm(n, d, min(seen+(n-1)*step, split), scores, split, 1, values, d, out, d, false)
 	}
 	if j > 0 {
-		a, b := s.a[from:to], s.b[from:to]
-		simd.SoftmaxMerge(s.m[from:to], s.sum[from:to], m, sum, a, b)
-		simd.MergeRows(s.out[from*d:], out, d, a, b)
+		s.merge(from, to, m, sum, out)
 	}
+}
+
+// merge adds the maxima, sums and outputs of one more split to queries from..to.
+func (s *queries) merge(from, to int, m, sum, part []float32) {
+	a, b := s.a[from:to], s.b[from:to]
+	simd.SoftmaxMerge(s.m[from:to], s.sum[from:to], m, sum, a, b)
+	simd.MergeRows(s.out[from*s.d:], part, s.d, a, b)
 }
 
 // finish writes query i's output, divided by the sum of weights.

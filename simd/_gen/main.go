@@ -37,6 +37,8 @@ func main() {
 		{"exp_avx512_amd64", expHeader, expFile(avx512)},
 		{"softmax_avx2_amd64", softmaxHeader, softmaxFile(avx2)},
 		{"softmax_avx512_amd64", softmaxHeader, softmaxFile(avx512)},
+		{"rowproducts_avx2_amd64", rowProductsHeader, rowProductsFile(avx2)},
+		{"rowproducts_avx512_amd64", rowProductsHeader, rowProductsFile(avx512)},
 	} {
 		if err := write(*out, f.name, f.header, f.fill); err != nil {
 			log.Fatalf("%s: %v", f.name, err)
