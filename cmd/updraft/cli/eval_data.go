@@ -31,7 +31,7 @@ func (f *evalFlags) evalData(b *bound) (train, validation, test []gapg.Prompt, e
 			return nil, nil, nil, err
 		}
 	}
-	test, validation = limit(test, f.testPrompts), limit(validation, f.validationPrompts)
+	test, validation = atMost(test, f.testPrompts, f.seed), atMost(validation, f.validationPrompts, f.seed)
 	switch {
 	case f.taskTuned == "":
 		train = nil
@@ -41,9 +41,11 @@ func (f *evalFlags) evalData(b *bound) (train, validation, test []gapg.Prompt, e
 	return train, validation, test, err
 }
 
-func limit(p []gapg.Prompt, n int) []gapg.Prompt {
+// atMost is n of the prompts, chosen by the seed, since files are often sorted;
+// all of them where n is 0.
+func atMost(p []gapg.Prompt, n int, seed uint64) []gapg.Prompt {
 	if n > 0 && len(p) > n {
-		return p[:n]
+		return gapg.FirstPrompts(p, seed, n)
 	}
 	return p
 }

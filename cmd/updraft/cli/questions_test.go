@@ -117,6 +117,11 @@ func TestEvalSplit(t *testing.T) {
 	require.Contains(t, ok(t, append(learn, "--eval-split", "0.5", "--eval-steps", "5")...).out, fmt.Sprintf("# %d training prompts, %d evaluation prompts", len(train), len(held)))
 	require.Contains(t, ok(t, append(learn, "--eval-split", "0")...).out, "# 101 training prompts, 0 evaluation prompts")
 
+	// Numbers of prompts are those that are left then.
+	r := ok(t, append(learn, "--eval-split", "0.5", "--train-prompts", "10", "--eval-steps", "5", "--eval-prompts", "9")...)
+	require.Contains(t, r.out, "# 10 training prompts, 9 evaluation prompts")
+	require.Contains(t, ok(t, append(args, "--dry-run", "--test-prompts", "8", "--validation-prompts", "3")...).out, "# 8 test, 3 validation")
+
 	out := filepath.Join(t.TempDir(), "eval")
 	ok(t, append(args, "--output-dir", out)...)
 	never := map[string]bool{}

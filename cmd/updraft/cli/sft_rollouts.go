@@ -37,7 +37,7 @@ type rolloutFlags struct {
 
 func (r *rolloutFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.use, "from-rollouts", false, "make demonstrations of the model's own responses to the training prompts")
-	fs.IntVar(&r.n, "train-prompts", 0, "from rollouts or solutions: prompts to use at most; 0: all of the file, or the task's usual number")
+	fs.IntVar(&r.n, "train-prompts", 0, "from rollouts or solutions: prompts to use at most, chosen by --split-seed; 0: all of the file, or the task's usual number")
 	fs.IntVar(&r.samples, "num-generations", 4, "from rollouts: responses sampled for each prompt")
 	fs.IntVar(&r.keep, "keep", 1, "from rollouts: right responses kept of each prompt at most")
 	fs.Float64Var(&r.helpShare, "help-share", 0.5, "from rollouts: share of the prompts without a right response that become demonstrations of asking")
@@ -98,6 +98,7 @@ func (r *rolloutFlags) prompts(b *bound, dataset string, context int) (out []gap
 	if len(prompts) == 0 {
 		return nil, 0, inputf("--dataset %s: no prompts are left beside those held out", dataset)
 	}
+	prompts = atMost(prompts, r.n, r.splitSeed)
 	tokens, err := gapg.EncodePrompts(b.tok, prompts, context, r.longest)
 	for _, t := range tokens {
 		longest = max(longest, len(t)+r.longest)

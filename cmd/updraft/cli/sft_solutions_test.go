@@ -30,6 +30,8 @@ func TestSFTFromSolutions(t *testing.T) {
 
 	r = ok(t, append(args, "--eval-split", "0.5", "--split-seed", "7", "--dry-run", "--output-dir", out+"-half")...)
 	require.NotContains(t, r.stderr, "prompts=42")
+	r = ok(t, append(args, "--eval-split", "0.5", "--train-prompts", "11", "--dry-run", "--output-dir", out+"-half")...)
+	require.Contains(t, r.stderr, "prompts=11 ")
 
 	alone := questionFile(t, 4)
 	for want, more := range map[string][]string{

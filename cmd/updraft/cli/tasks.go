@@ -202,7 +202,8 @@ func (a *app) bind(name string, src *source, data *dataFlags) (*bound, error) {
 	return b, nil
 }
 
-// prompts returns the prompts of a data set file, or of the task's own part.
+// prompts returns all prompts of a data set file, or n of the task's own part (all
+// or a usual number where n is 0).
 func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) ([]gapg.Prompt, error) {
 	var out []gapg.Prompt
 	var err error
@@ -222,9 +223,6 @@ func (b *bound) prompts(flag, path string, part task.Split, seed uint64, n int) 
 	}
 	if path != "" {
 		b.reportDuplicates(flag, path, out)
-	}
-	if n > 0 && len(out) > n {
-		out = out[:n]
 	}
 	if len(out) == 0 {
 		return nil, inputf("--task %s: no prompts for %s; give a data set with at least one", b.Name, part)

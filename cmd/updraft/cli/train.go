@@ -69,7 +69,7 @@ func (f *trainFlags) register(a *app, fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.task, a.tasks[0].Name, taskNames(a.tasks)...), "task", "task: "+orList(taskNames(a.tasks)))
 	f.registerData(fs)
 	fs.StringVar(&f.dataset, "dataset", "", "JSONL file of training prompts (countdown: nums, target; questions: see --prompt-column); default: the task's own problems")
-	fs.IntVar(&f.trainPrompts, "train-prompts", 0, "training prompts to use; 0: all of the file, or the task's usual number")
+	fs.IntVar(&f.trainPrompts, "train-prompts", 0, "training prompts to use, chosen by the seed; 0: all of the file, or the task's usual number")
 	fs.IntVar(&f.preflight, "preflight-prompts", 64, "prompts on which accuracy, marker rate, truncation and the cloud's accuracy are measured before the first step; a training that could learn nothing is refused; 0: no check")
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags; flags override it")
 	fs.StringVar(&f.resume, "resume-from-checkpoint", "false", "go on from the newest checkpoint in --output-dir (a run killed at any instant ends as if it had not been)")
@@ -369,15 +369,16 @@ func (f *trainFlags) trainData(b *bound) (train, eval []gapg.Prompt, err error) 
 		if evaluates {
 			eval, err = b.prompts("eval-dataset", f.evalDataset, task.SplitValidation, f.seed, f.evalPrompts)
 		}
-		return train, eval, err
+		return atMost(train, f.trainPrompts, f.seed), atMost(eval, f.evalPrompts, f.seed), err
 	}
 	if train, eval = gapg.HoldOut(train, f.evalSplit, f.seed); len(train) == 0 || evaluates && len(eval) == 0 {
 		return nil, nil, inputf("--dataset %s: too few prompts to hold out a share of %g for evaluation; give --eval-dataset", f.dataset, f.evalSplit)
 	}
+	train = atMost(train, f.trainPrompts, f.seed)
 	if !evaluates {
 		return train, nil, nil
 	}
-	return train, limit(eval, f.evalPrompts), nil
+	return train, atMost(eval, f.evalPrompts, f.seed), nil
 }
 
 func (f *trainFlags) evalTokens() int {
@@ -399,7 +400,7 @@ func (f *trainFlags) options(c gapg.Config) (model.Options, model.SchedulerOptio
 // the check before the first step.
 func (f *trainFlags) forecast(c gapg.Config, train, eval []gapg.Prompt) forecast {
 	first := gapg.FirstPrompts(train, f.seed, f.preflightCloud(c))
-	return forecast{sure: slices.Concat(eval, first), perhaps: limit(train, c.MaxSteps*c.PromptsPerStep), share: c.Budget.Share()}
+	return forecast{sure: slices.Concat(eval, first), perhaps: gapg.FirstPrompts(train, f.seed, c.MaxSteps*c.PromptsPerStep), share: c.Budget.Share()}
 }
 
 func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
