@@ -32,7 +32,7 @@ func (o *AdamW) Update(p, g, m, v []float32) {
 		omBeta1:   float32(1 - float64(o.Beta1)),
 		beta2:     o.Beta2,
 		omBeta2:   float32(1 - float64(o.Beta2)),
-		decay:     float32(1 - float64(o.LR)*float64(o.WeightDecay)),
+		decay:     float32(1 - float64(float64(o.LR)*float64(o.WeightDecay))), // not fused, on any machine
 		step:      float32(float64(o.LR) / float64(o.Bias1)),
 		rsqrtB2:   float32(1 / math.Sqrt(float64(o.Bias2))),
 		eps:       o.Eps,

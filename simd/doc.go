@@ -21,15 +21,17 @@
 //     start, and on nothing else: not on M or N, the position in the matrix,
 //     strides, packing, cache blocking or the split among threads.
 //   - Element-wise kernels: a value gives the same bits in any lane, at any
-//     offset and length. Tails run the same instructions on masked vectors.
+//     offset and length. Tails run the same instructions on masked vectors, or on
+//     vectors of one element.
 //   - Reductions: one order of additions that depends on the length alone, not
 //     on alignment. For float32 sums element i goes to lane i mod 32; for
 //     float64 sums to lane i mod 16; lanes are then added pairwise, halving
 //     their number (lane l with lane l+n/2, …) as laneSum32 and laneSum64 show.
 //
-// The AVX2 and AVX-512 kernels give the same bits: the wide ones do the same
+// The AVX2, AVX-512 and NEON kernels give the same bits: they do the same
 // operations on the same lanes. A result therefore does not depend on which of
-// the two a machine has.
+// them a machine has (TestGoldenBits); only which NaN a NaN is, and the sign of a
+// zero that is a maximum, may differ.
 //
 // The generic kernels keep the same three promises among themselves. Their
 // multiply-adds are fused too, by way of float64 (mulAdd in gemm_generic.go);
@@ -40,6 +42,10 @@
 // needs GOEXPERIMENT at build time, which a library cannot ask of its users.
 //
 // Build tag noasm leaves only the generic kernels.
+//
+// The speed of the NEON kernels has not been measured: they have run under an
+// emulator of the processor only. They are written for four pipes of latency four,
+// with nothing tuned.
 //
 // Start reading at gemm.go (contract and blocking of the matrix product), then
 // exp.go.

@@ -1,4 +1,4 @@
-//go:build !noasm && amd64
+//go:build !noasm && (amd64 || arm64)
 
 package simd
 
@@ -17,7 +17,7 @@ import (
 // block of a transposed A where enough columns do: its elements for one tile are
 // a stride apart from step to step of k, often in the same few cache sets.
 const (
-	maxTileRows = tileRows512
+	maxTileRows = 12 // of any instruction set
 	maxKC       = 320
 	blockA      = 96 << 10 // elements of an A block
 	directMax   = 48       // below so many rows, B is not worth copying
@@ -47,7 +47,7 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 var zeros [4 * PanelWidth]float32
 
 // job is one product C = init + A·B in the units of the micro-kernels: strides
-// in bytes, see gemm_avx2_amd64.s.
+// in bytes, see gemm_avx2_amd64.s or gemm_neon_arm64.s.
 type job struct {
 	m, n, k  int
 	a        unsafe.Pointer

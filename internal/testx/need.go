@@ -16,8 +16,8 @@ const RequireEnv = "UPDRAFT_REQUIRE"
 // what, it fails instead, so that a machine kept for it cannot pass by
 // skipping.
 //
-// CPU features ("avx2", "avx512", "neon") are found here; for anything else the
-// caller says with Have whether it is there.
+// CPU features ("avx2", "avx512") are found here; for anything else the caller says
+// with Have whether it is there.
 func Need(t testing.TB, what string) {
 	t.Helper()
 	var have bool
@@ -26,8 +26,6 @@ func Need(t testing.TB, what string) {
 		have = cpuid.CPU.Supports(cpuid.AVX2, cpuid.FMA3)
 	case "avx512":
 		have = cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL)
-	case "neon":
-		have = cpuid.CPU.Supports(cpuid.ASIMD)
 	default:
 		t.Fatalf("testx: unknown need %q: use Have", what)
 	}

@@ -1,0 +1,513 @@
+//go:build !noasm
+
+// Name: micro-kernels of the float32 matrix product, gemm<R>x<C>NEON, for a tile
+// of R rows and C columns.
+//
+// Computes: c[i,j] = init[i,j] + Σ_p a[i,p]·b[p,j], p = 0 … k−1 in rising order.
+//
+// Shapes: strides in bytes. a[i,p] at a + i·rsa + p·csa. b in panels of 16
+// columns: b[p, 16q+l] at b + q·bps + p·ldb + 4l. c[i,j] at c + i·ldc + 4j.
+// init[i,j] at init + i·ldi + 4j: zeros or a bias with ldi = 0, or c itself to
+// continue chains.
+//
+// Requires: k ≥ 0; no alignment; whole tiles: the caller goes through a scratch
+// tile at the right edge. init may be c; c overlaps neither a nor b.
+//
+// Registers: R·C/4 accumulators from V0 up, for the whole call; V24 … V27 one
+// panel's row of b; V28 … V31 elements of a, of which the multiply-add takes lane
+// 0, so that none is copied into all lanes. R0 k, R1 a, R2 rsa, R3 csa, R4 b, R5
+// ldb, R6 bps, R7 c, R8 ldc, R9 init, R10 ldi; R11 … R14 further rows of a or
+// panels of b. Tiles but the narrow ones at the edge have at least 16 independent
+// chains: four pipes of latency four.
+//
+// Numerics: one fused multiply-add per p and element, in order: see simd/doc.go.
+// The bits are those of the AVX2 kernels.
+//
+// Source: outer-product formulation of Goto and van de Geijn (2008).
+//
+// Beside them, copyPanelNEON, copyTiles<R>NEON and transpose8NEON move operands
+// into panels and tiles.
+//
+// Checked by TestGemm*, TestPackNT, TestTranspose, FuzzGemm, TestGoldenBits under
+// qemu. Not measured on hardware yet.
+
+#include "textflag.h"
+#include "neon_arm64.h"
+
+#define ARGUMENTS \
+	MOVD k+0(FP), R0; \
+	MOVD a+8(FP), R1; \
+	MOVD rsa+16(FP), R2; \
+	MOVD csa+24(FP), R3; \
+	MOVD b+32(FP), R4; \
+	MOVD ldb+40(FP), R5; \
+	MOVD bps+48(FP), R6; \
+	MOVD c+56(FP), R7; \
+	MOVD ldc+64(FP), R8; \
+	MOVD init+72(FP), R9; \
+	MOVD ldi+80(FP), R10
+
+// COPY_TILES moves columns of tiles; a column of one tile is what TILE moves from
+// R1 to R2, both of which it leaves behind it, and has the given size in bytes.
+#define COPY_TILES(bytes, TILE) \
+	MOVD dst+0(FP), R0; \
+	MOVD a+8(FP), R5; \
+	MOVD csa+16(FP), R6; \
+	MOVD k+24(FP), R3; \
+	MOVD tiles+32(FP), R7; \
+	MOVD $(bytes), R8; \
+	MUL  R8, R3, R8;      \ // from tile to tile
+	SUB  $(bytes), R8, R8; \
+column: \
+	MOVD R5, R1; \
+	MOVD R0, R2; \
+	MOVD R7, R4; \
+tile: \
+	TILE; \
+	ADD  R8, R2; \
+	SUBS $1, R4, R4; \
+	BNE  tile; \
+	ADD  R6, R5; \
+	ADD  $(bytes), R0; \
+	SUBS $1, R3, R3; \
+	BNE  column
+
+// LOAD16 and STORE16 move 16 floats at p + off.
+#define LOAD16(p, off, f0, f1, f2, f3) \
+	FLDPQ (off)(p), (f0, f1); \
+	FLDPQ (off+32)(p), (f2, f3)
+
+#define STORE16(f0, f1, f2, f3, p, off) \
+	FSTPQ (f0, f1), (off)(p); \
+	FSTPQ (f2, f3), (off+32)(p)
+
+// ROW_OF_B loads a panel's row and moves p to the next one.
+#define ROW_OF_B(p) \
+	LOAD16(p, 0, F24, F25, F26, F27); \
+	ADD R5, p
+
+// FMLA16 continues the 16 chains from Vacc on with the element in lane 0 of Va.
+#define FMLA16(a, acc) \
+	FMLA_4S_LANE0(a, 24, acc); \
+	FMLA_4S_LANE0(a, 25, acc+1); \
+	FMLA_4S_LANE0(a, 26, acc+2); \
+	FMLA_4S_LANE0(a, 27, acc+3)
+
+TEXT ·gemm1x64NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	LOAD16(R9, 64, F4, F5, F6, F7)
+	LOAD16(R9, 128, F8, F9, F10, F11)
+	LOAD16(R9, 192, F12, F13, F14, F15)
+	ADD R6, R4, R11
+	ADD R6, R11, R12
+	ADD R6, R12, R13
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	ADD   R3, R1
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	ROW_OF_B(R11)
+	FMLA16(28, 4)
+	ROW_OF_B(R12)
+	FMLA16(28, 8)
+	ROW_OF_B(R13)
+	FMLA16(28, 12)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	STORE16(F4, F5, F6, F7, R7, 64)
+	STORE16(F8, F9, F10, F11, R7, 128)
+	STORE16(F12, F13, F14, F15, R7, 192)
+	RET
+
+TEXT ·gemm1x32NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	LOAD16(R9, 64, F4, F5, F6, F7)
+	ADD R6, R4, R11
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	ADD   R3, R1
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	ROW_OF_B(R11)
+	FMLA16(28, 4)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	STORE16(F4, F5, F6, F7, R7, 64)
+	RET
+
+TEXT ·gemm1x16NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	ADD   R3, R1
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	RET
+
+TEXT ·gemm2x32NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	LOAD16(R9, 64, F4, F5, F6, F7)
+	ADD R10, R9
+	LOAD16(R9, 0, F8, F9, F10, F11)
+	LOAD16(R9, 64, F12, F13, F14, F15)
+	ADD R6, R4, R11
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	ADD   R3, R1
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 8)
+	ROW_OF_B(R11)
+	FMLA16(28, 4)
+	FMLA16(29, 12)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	STORE16(F4, F5, F6, F7, R7, 64)
+	ADD R8, R7
+	STORE16(F8, F9, F10, F11, R7, 0)
+	STORE16(F12, F13, F14, F15, R7, 64)
+	RET
+
+TEXT ·gemm2x16NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	ADD R10, R9
+	LOAD16(R9, 0, F4, F5, F6, F7)
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	ADD   R3, R1
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 4)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	ADD R8, R7
+	STORE16(F4, F5, F6, F7, R7, 0)
+	RET
+
+TEXT ·gemm3x32NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	LOAD16(R9, 64, F4, F5, F6, F7)
+	ADD R10, R9
+	LOAD16(R9, 0, F8, F9, F10, F11)
+	LOAD16(R9, 64, F12, F13, F14, F15)
+	ADD R10, R9
+	LOAD16(R9, 0, F16, F17, F18, F19)
+	LOAD16(R9, 64, F20, F21, F22, F23)
+	ADD R6, R4, R11
+	ADD R2<<1, R1, R12
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	FMOVS (R12), F30
+	ADD   R3, R1
+	ADD   R3, R12
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 8)
+	FMLA16(30, 16)
+	ROW_OF_B(R11)
+	FMLA16(28, 4)
+	FMLA16(29, 12)
+	FMLA16(30, 20)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	STORE16(F4, F5, F6, F7, R7, 64)
+	ADD R8, R7
+	STORE16(F8, F9, F10, F11, R7, 0)
+	STORE16(F12, F13, F14, F15, R7, 64)
+	ADD R8, R7
+	STORE16(F16, F17, F18, F19, R7, 0)
+	STORE16(F20, F21, F22, F23, R7, 64)
+	RET
+
+TEXT ·gemm3x16NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	ADD R10, R9
+	LOAD16(R9, 0, F4, F5, F6, F7)
+	ADD R10, R9
+	LOAD16(R9, 0, F8, F9, F10, F11)
+	ADD R2<<1, R1, R11
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	FMOVS (R11), F30
+	ADD   R3, R1
+	ADD   R3, R11
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 4)
+	FMLA16(30, 8)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	ADD R8, R7
+	STORE16(F4, F5, F6, F7, R7, 0)
+	ADD R8, R7
+	STORE16(F8, F9, F10, F11, R7, 0)
+	RET
+
+TEXT ·gemm4x16NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	ADD R10, R9
+	LOAD16(R9, 0, F4, F5, F6, F7)
+	ADD R10, R9
+	LOAD16(R9, 0, F8, F9, F10, F11)
+	ADD R10, R9
+	LOAD16(R9, 0, F12, F13, F14, F15)
+	ADD R2<<1, R1, R11
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	FMOVS (R11), F30
+	FMOVS (R11)(R2), F31
+	ADD   R3, R1
+	ADD   R3, R11
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 4)
+	FMLA16(30, 8)
+	FMLA16(31, 12)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	ADD R8, R7
+	STORE16(F4, F5, F6, F7, R7, 0)
+	ADD R8, R7
+	STORE16(F8, F9, F10, F11, R7, 0)
+	ADD R8, R7
+	STORE16(F12, F13, F14, F15, R7, 0)
+	RET
+
+TEXT ·gemm5x16NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	ADD R10, R9
+	LOAD16(R9, 0, F4, F5, F6, F7)
+	ADD R10, R9
+	LOAD16(R9, 0, F8, F9, F10, F11)
+	ADD R10, R9
+	LOAD16(R9, 0, F12, F13, F14, F15)
+	ADD R10, R9
+	LOAD16(R9, 0, F16, F17, F18, F19)
+	ADD R2<<1, R1, R11
+	ADD R2<<1, R11, R12
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	FMOVS (R11), F30
+	FMOVS (R11)(R2), F31
+	ADD   R3, R1
+	ADD   R3, R11
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 4)
+	FMOVS (R12), F28
+	ADD   R3, R12
+	FMLA16(30, 8)
+	FMLA16(31, 12)
+	FMLA16(28, 16)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	ADD R8, R7
+	STORE16(F4, F5, F6, F7, R7, 0)
+	ADD R8, R7
+	STORE16(F8, F9, F10, F11, R7, 0)
+	ADD R8, R7
+	STORE16(F12, F13, F14, F15, R7, 0)
+	ADD R8, R7
+	STORE16(F16, F17, F18, F19, R7, 0)
+	RET
+
+TEXT ·gemm6x16NEON(SB), NOSPLIT, $0-88
+	ARGUMENTS
+	LOAD16(R9, 0, F0, F1, F2, F3)
+	ADD R10, R9
+	LOAD16(R9, 0, F4, F5, F6, F7)
+	ADD R10, R9
+	LOAD16(R9, 0, F8, F9, F10, F11)
+	ADD R10, R9
+	LOAD16(R9, 0, F12, F13, F14, F15)
+	ADD R10, R9
+	LOAD16(R9, 0, F16, F17, F18, F19)
+	ADD R10, R9
+	LOAD16(R9, 0, F20, F21, F22, F23)
+	ADD R2<<1, R1, R11
+	ADD R2<<1, R11, R12
+	CBZ R0, store
+
+step:
+	FMOVS (R1), F28
+	FMOVS (R1)(R2), F29
+	FMOVS (R11), F30
+	FMOVS (R11)(R2), F31
+	ADD   R3, R1
+	ADD   R3, R11
+	ROW_OF_B(R4)
+	FMLA16(28, 0)
+	FMLA16(29, 4)
+	FMOVS (R12), F28
+	FMOVS (R12)(R2), F29
+	ADD   R3, R12
+	FMLA16(30, 8)
+	FMLA16(31, 12)
+	FMLA16(28, 16)
+	FMLA16(29, 20)
+	SUBS  $1, R0, R0
+	BNE   step
+
+store:
+	STORE16(F0, F1, F2, F3, R7, 0)
+	ADD R8, R7
+	STORE16(F4, F5, F6, F7, R7, 0)
+	ADD R8, R7
+	STORE16(F8, F9, F10, F11, R7, 0)
+	ADD R8, R7
+	STORE16(F12, F13, F14, F15, R7, 0)
+	ADD R8, R7
+	STORE16(F16, F17, F18, F19, R7, 0)
+	ADD R8, R7
+	STORE16(F20, F21, F22, F23, R7, 0)
+	RET
+
+TEXT ·copyPanelNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD b+8(FP), R4
+	MOVD ldb+16(FP), R5
+	MOVD k+24(FP), R3
+
+row:
+	ROW_OF_B(R4)
+	STORE16(F24, F25, F26, F27, R0, 0)
+	ADD  $64, R0
+	SUBS $1, R3, R3
+	BNE  row
+	RET
+
+#define TILE4 \
+	FMOVQ.P 16(R1), F0; \
+	FMOVQ.P F0, 16(R2)
+
+#define TILE5 \
+	TILE4; \
+	FMOVS.P 4(R1), F1; \
+	FMOVS.P F1, 4(R2)
+
+#define TILE6 \
+	TILE4; \
+	FMOVD.P 8(R1), F1; \
+	FMOVD.P F1, 8(R2)
+
+TEXT ·copyTiles4NEON(SB), NOSPLIT, $0-40
+	COPY_TILES(16, TILE4)
+	RET
+
+TEXT ·copyTiles5NEON(SB), NOSPLIT, $0-40
+	COPY_TILES(20, TILE5)
+	RET
+
+TEXT ·copyTiles6NEON(SB), NOSPLIT, $0-40
+	COPY_TILES(24, TILE6)
+	RET
+
+// TRANSPOSE4 loads 16 bytes of four rows at p, ld apart, and leaves their columns
+// in V0 … V3; p moves four rows on. It destroys V4 … V7.
+#define TRANSPOSE4(p, ld) \
+	FMOVQ (p), F0; \
+	ADD   ld, p; \
+	FMOVQ (p), F1; \
+	ADD   ld, p; \
+	FMOVQ (p), F2; \
+	ADD   ld, p; \
+	FMOVQ (p), F3; \
+	ADD   ld, p; \
+	VTRN1 V1.S4, V0.S4, V4.S4; \ // 00 10 02 12
+	VTRN2 V1.S4, V0.S4, V5.S4; \ // 01 11 03 13
+	VTRN1 V3.S4, V2.S4, V6.S4; \
+	VTRN2 V3.S4, V2.S4, V7.S4; \
+	VTRN1 V6.D2, V4.D2, V0.D2; \
+	VTRN1 V7.D2, V5.D2, V1.D2; \
+	VTRN2 V6.D2, V4.D2, V2.D2; \
+	VTRN2 V7.D2, V5.D2, V3.D2
+
+TEXT ·transpose8NEON(SB), NOSPLIT, $0-40
+	MOVD dst+0(FP), R0
+	MOVD ldd+8(FP), R1
+	MOVD src+16(FP), R2
+	MOVD lds+24(FP), R3
+	MOVD blocks+32(FP), R4
+
+block:
+	MOVD R2, R5
+	TRANSPOSE4(R5, R3)
+	VORR V0.B16, V0.B16, V16.B16
+	VORR V1.B16, V1.B16, V18.B16
+	VORR V2.B16, V2.B16, V20.B16
+	VORR V3.B16, V3.B16, V22.B16
+	TRANSPOSE4(R5, R3)
+	FSTPQ (F16, F0), (R0)
+	ADD  R1, R0
+	FSTPQ (F18, F1), (R0)
+	ADD  R1, R0
+	FSTPQ (F20, F2), (R0)
+	ADD  R1, R0
+	FSTPQ (F22, F3), (R0)
+	ADD  R1, R0
+	ADD  $16, R2
+	SUBS $1, R4, R4
+	BNE  block
+	RET
