@@ -37,12 +37,13 @@ type Backend struct {
 	// they allocate nothing.
 	ops operations
 
-	shared  []float32 // scratch that the tiles of one operation share
-	packed  []float32 // panels of a weight that was not prepared
-	plan    attentionPlan
-	decode  decodePlan
-	partial []float64
-	maps    *momentMaps // of 8-bit moments; nil until they are used
+	shared       []float32 // scratch that the tiles of one operation share
+	packed       []float32 // panels of a weight that was not prepared
+	columnPanels []float32 // panels of a gradient's second operand
+	plan         attentionPlan
+	decode       decodePlan
+	partial      []float64
+	maps         *momentMaps // of 8-bit moments; nil until they are used
 }
 
 var _ engine.Backend = (*Backend)(nil)
@@ -98,7 +99,7 @@ func (b *Backend) Close() error {
 	}
 	b.closed = true
 	b.pool.close()
-	b.shared, b.packed, b.partial = nil, nil, nil
+	b.shared, b.packed, b.columnPanels, b.partial = nil, nil, nil, nil
 	b.plan, b.decode, b.ops = attentionPlan{}, decodePlan{}, operations{}
 	return nil
 }
@@ -179,6 +180,7 @@ type operations struct {
 	rmsNorm       rmsNormOp
 	rmsNormBack   rmsNormBackwardOp
 	pack          packOp
+	packColumns   packColumnsOp
 	linear        linearOp
 	linearInput   linearInputOp
 	linearWeight  linearWeightOp

@@ -123,6 +123,11 @@ func (m *mat) row(i int) []float32 { return m.p[i*m.stride:][:m.cols:m.cols] }
 // from returns the elements from (i, j) on, for kernels that stride themselves.
 func (m *mat) from(i, j int) []float32 { return m.p[i*m.stride+j:] }
 
+// rowRange returns n rows from row i on.
+func (m mat) rowRange(i, n int) mat {
+	return mat{p: m.p[min(i*m.stride, len(m.p)):], rows: n, cols: m.cols, stride: m.stride}
+}
+
 // extent checks t against n elements and returns the bounds of its elements.
 func extent(t engine.Tensor, n int) (from, to int) {
 	if t.Rows < 0 || t.Cols < 0 || t.Off < 0 || t.Rows > 1 && t.Stride < t.Cols {

@@ -11,12 +11,13 @@ import (
 // Tiles of a matrix product. Their sizes touch speed only: package simd makes an
 // element's bits independent of the tile that it lies in.
 const (
-	tileWork    = 1 << 23 // most multiply-adds of a tile, about 0.2 ms
+	tileWork    = 1 << 26 // most multiply-adds of a tile, about 1 ms
 	tileLeast   = 1 << 15 // fewest: below this, splitting costs more than it gains
-	tileRows    = 192     // most rows of a tile
+	tileRows    = 96      // most rows of a tile: whole tiles of every kernel
 	tilesEach   = 4       // tiles that a thread should get at least
-	tileRowStep = 32
-	stripRows   = 48 // rows of a tile whose residual is added at once
+	tileRowStep = 12
+	tilePair    = 2 * simd.PanelWidth // columns that the widest kernel takes
+	stripRows   = 48                  // rows of a tile whose residual is added at once
 )
 
 // grid cuts an m×n matrix into tiles of rows×cols, cols being a whole number of
@@ -29,8 +30,8 @@ type grid struct {
 }
 
 // newGrid plans the tiles of a product with inner dimension k for a number of
-// threads. Tiles are about square, because each copies its share of both
-// operands; then they are evened out.
+// threads. They are as wide as their work allows, because a wide one copies
+// little of A for what it computes, and evened out.
 func newGrid(m, n, k, threads int) grid {
 	if m == 0 || n == 0 {
 		return grid{}
@@ -40,10 +41,10 @@ func newGrid(m, n, k, threads int) grid {
 	edge := int(math.Sqrt(float64(want) / float64(k)))
 	rows := min(m, tileRows, roundUp(max(edge, 1), tileRowStep))
 	down := (m + rows - 1) / rows
-	rows = min(rows, roundUp((m+down-1)/down, 2))
-	cols := max(1, want/(rows*k)/simd.PanelWidth) * simd.PanelWidth
+	rows = min(rows, roundUp((m+down-1)/down, tileRowStep))
+	cols := roundUp(max(1, want/(rows*k)), tilePair)
 	across := (n + cols - 1) / cols
-	cols = roundUp((n+across-1)/across, simd.PanelWidth)
+	cols = roundUp((n+across-1)/across, tilePair)
 	across = (n + cols - 1) / cols
 	return grid{m: m, n: n, rows: rows, cols: cols, down: (m + rows - 1) / rows, tiles: (m + rows - 1) / rows * across}
 }
@@ -140,6 +141,39 @@ func (o *packOp) tile(_ *worker, i int) {
 	simd.PackNT(o.dst[from*k:][:simd.PackedLen(n, k)], o.w.from(from, 0), n, k, o.w.stride)
 }
 
+// columns returns m packed as the second operand of a product m.rows deep, in
+// scratch that the next packing takes over.
+func (b *Backend) columns(m mat) []float32 {
+	n := simd.PackedLen(m.cols, m.rows)
+	if len(b.columnPanels) < n {
+		b.columnPanels = alignedF32(n)
+	}
+	op := &b.ops.packColumns
+	*op = packColumnsOp{m: m, dst: b.columnPanels[:n]}
+	b.parallel(op, (m.rows+packRows-1)/packRows)
+	return op.dst
+}
+
+// packColumnsOp packs a matrix by columns. A tile takes all panels of a few rows,
+// which are then read once, a page at a time.
+type packColumnsOp struct {
+	m   mat
+	dst []float32
+}
+
+// packRows is the number of rows of a tile, as many as the first translation
+// buffer holds pages.
+const packRows = 64
+
+func (o *packColumnsOp) tile(_ *worker, i int) {
+	from := i * packRows
+	k := min(packRows, o.m.rows-from)
+	for j := 0; j < o.m.cols; j += simd.PanelWidth {
+		n := min(simd.PanelWidth, o.m.cols-j)
+		simd.PackNN(o.dst[j*o.m.rows+from*simd.PanelWidth:], o.m.from(from, j), n, k, o.m.stride)
+	}
+}
+
 // Linear computes Y = X·Wᵀ + Bias + Residual.
 func (b *Backend) Linear(a engine.LinearArgs) {
 	op := next(b, &b.ops.linear)
@@ -221,16 +255,28 @@ func (b *Backend) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 type linearInputOp struct {
 	dx, dy, w  mat
 	accumulate bool
+	panels     []float32 // of W by columns; nil where few rows would not pay for it
 	grid       grid
 }
 
+// columnsMin is the number of rows of a product's first operand from which packing
+// the second one pays.
+const columnsMin = 64
+
 func (o *linearInputOp) run(b *Backend) {
+	if o.dx.rows >= columnsMin {
+		o.panels = b.columns(o.w)
+	}
 	o.grid = newGrid(o.dx.rows, o.dx.cols, o.dy.cols, len(b.pool.workers))
 	b.parallel(o, o.grid.tiles)
 }
 
 func (o *linearInputOp) tile(_ *worker, i int) {
 	i0, i1, j0, j1 := o.grid.tile(i)
+	if k := o.dy.cols; o.panels != nil && k > 0 {
+		simd.GemmPacked(i1-i0, j1-j0, k, o.dy.from(i0, 0), o.dy.stride, 1, o.panels[j0*k:], o.dx.from(i0, j0), o.dx.stride, o.accumulate)
+		return
+	}
 	simd.Gemm(i1-i0, j1-j0, o.dy.cols, o.dy.p[i0*o.dy.stride:], o.dy.stride, 1,
 		o.w.p[min(j0, len(o.w.p)):], o.w.stride, o.dx.from(i0, j0), o.dx.stride, o.accumulate)
 }
@@ -250,33 +296,63 @@ func (b *Backend) LinearBackwardWeight(a engine.LinearBackwardWeightArgs) {
 type linearWeightOp struct {
 	dw, dy, x mat
 	dbias     []float32
+	row0      int       // first of the rows of DY and X that a pass adds
+	rows      int       // their number
+	panels    []float32 // these rows of X by columns; nil where few outputs would not pay for it
 	grid      grid
 	biasCols  int // columns of DY to a bias tile
 }
 
+// panelFloats bounds the panels of X, 16 MiB, unless they are of passRows rows.
+const (
+	panelFloats = 1 << 22
+	passRows    = 512
+)
+
+// run adds DYᵀ·X in passes of as many rows as the panels of X hold.
 func (o *linearWeightOp) run(b *Backend) {
-	if o.dy.rows == 0 {
+	t := o.dy.rows
+	if t == 0 {
 		return
 	}
-	o.grid = newGrid(o.dw.rows, o.dw.cols, o.dy.rows, len(b.pool.workers))
-	tiles := o.grid.tiles
-	if o.dbias != nil && len(o.dbias) > 0 {
-		o.biasCols = max(64, roundUp(tileLeast/o.dy.rows, 16))
-		tiles += (len(o.dbias) + o.biasCols - 1) / o.biasCols
+	most := max(passRows, panelFloats/roundUp(max(o.x.cols, 1), simd.PanelWidth))
+	each := evenPart(t, most)
+	for o.row0 = 0; o.row0 < t; o.row0 += each {
+		o.rows = min(each, t-o.row0)
+		if o.panels = nil; o.dw.rows >= columnsMin {
+			o.panels = b.columns(o.x.rowRange(o.row0, o.rows))
+		}
+		o.grid = newGrid(o.dw.rows, o.dw.cols, o.rows, len(b.pool.workers))
+		tiles := o.grid.tiles
+		if len(o.dbias) > 0 {
+			o.biasCols = max(64, roundUp(tileLeast/o.rows, 16))
+			tiles += (len(o.dbias) + o.biasCols - 1) / o.biasCols
+		}
+		b.parallel(o, tiles)
 	}
-	b.parallel(o, tiles)
+}
+
+// evenPart returns the size of the fewest parts of n, about equal, that are at
+// most limit long.
+func evenPart(n, limit int) int {
+	parts := (n + limit - 1) / limit
+	return (n + parts - 1) / parts
 }
 
 func (o *linearWeightOp) tile(_ *worker, i int) {
 	if i >= o.grid.tiles {
 		from := (i - o.grid.tiles) * o.biasCols
 		to := min(from+o.biasCols, len(o.dbias))
-		for t := range o.dy.rows {
+		for t := o.row0; t < o.row0+o.rows; t++ {
 			simd.Add(o.dbias[from:to], o.dbias[from:to], o.dy.from(t, from)[:to-from])
 		}
 		return
 	}
 	i0, i1, j0, j1 := o.grid.tile(i)
-	simd.Gemm(i1-i0, j1-j0, o.dy.rows, o.dy.p[i0:], 1, o.dy.stride,
-		o.x.p[j0:], o.x.stride, o.dw.from(i0, j0), o.dw.stride, true)
+	m, n, k := i1-i0, j1-j0, o.rows
+	if o.panels != nil {
+		simd.GemmPacked(m, n, k, o.dy.from(o.row0, i0), 1, o.dy.stride, o.panels[j0*k:], o.dw.from(i0, j0), o.dw.stride, true)
+		return
+	}
+	simd.Gemm(m, n, k, o.dy.from(o.row0, i0), 1, o.dy.stride, o.x.from(o.row0, j0), o.x.stride, o.dw.from(i0, j0), o.dw.stride, true)
 }
