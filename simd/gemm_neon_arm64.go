@@ -58,3 +58,10 @@ func copyTiles6NEON(dst, a *float32, csa uintptr, k, tiles int)
 //
 //go:noescape
 func transpose8NEON(dst *float32, ldd uintptr, src *float32, lds uintptr, blocks int)
+
+// rowProductsNEON multiplies 2 rows with matrices of 32 columns, from zero: c_u[j] =
+// Σ_p a_u[p]·b_u[p,j], p < k, with a_u, b_u, c_u at the offsets of unit u from a, b
+// and c; k ≥ 1. Offsets and ldb in bytes.
+//
+//go:noescape
+func rowProductsNEON(k int, a *float32, aAt *uintptr, b *float32, bAt *uintptr, ldb uintptr, c *float32, cAt *uintptr)

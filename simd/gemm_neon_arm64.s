@@ -25,11 +25,12 @@
 //
 // Source: outer-product formulation of Goto and van de Geijn (2008).
 //
-// Beside them, copyPanelNEON, copyTiles<R>NEON and transpose8NEON move operands
-// into panels and tiles.
+// Beside them, rowProductsNEON is two tiles of one row and 32 columns, each with
+// operands of its own; copyPanelNEON, copyTiles<R>NEON and transpose8NEON move
+// operands into panels and tiles.
 //
-// Checked by TestGemm*, TestPackNT, TestTranspose, FuzzGemm, TestGoldenBits under
-// qemu. Not measured on hardware yet.
+// Checked by TestGemm*, TestRowProducts, TestPackNT, TestTranspose, FuzzGemm,
+// TestGoldenBits under qemu. Not measured on hardware yet.
 
 #include "textflag.h"
 #include "neon_arm64.h"
@@ -510,4 +511,61 @@ block:
 	ADD  $16, R2
 	SUBS $1, R4, R4
 	BNE  block
+	RET
+
+TEXT ·rowProductsNEON(SB), NOSPLIT, $0-64
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD aAt+16(FP), R3
+	MOVD b+24(FP), R4
+	MOVD bAt+32(FP), R6
+	MOVD ldb+40(FP), R5
+	MOVD c+48(FP), R7
+	MOVD cAt+56(FP), R8
+	LDP  (R3), (R9, R10)
+	ADD  R1, R10, R2
+	ADD  R9, R1
+	LDP  (R6), (R9, R10)
+	ADD  R4, R10, R11
+	ADD  R9, R4
+	LDP  (R8), (R9, R10)
+	ADD  R7, R10, R12
+	ADD  R9, R7
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+
+step:
+	FMOVS.P 4(R1), F28
+	FMOVS.P 4(R2), F29
+	LOAD16(R4, 0, F24, F25, F26, F27)
+	FMLA16(28, 0)
+	LOAD16(R4, 64, F24, F25, F26, F27)
+	ADD  R5, R4
+	FMLA16(28, 4)
+	LOAD16(R11, 0, F24, F25, F26, F27)
+	FMLA16(29, 8)
+	LOAD16(R11, 64, F24, F25, F26, F27)
+	ADD R5, R11
+	FMLA16(29, 12)
+	SUBS $1, R0, R0
+	BNE  step
+
+	STORE16(F0, F1, F2, F3, R7, 0)
+	STORE16(F4, F5, F6, F7, R7, 64)
+	STORE16(F8, F9, F10, F11, R12, 0)
+	STORE16(F12, F13, F14, F15, R12, 64)
 	RET
