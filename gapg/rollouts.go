@@ -26,6 +26,8 @@ type RolloutSource struct {
 	Temperature  float64
 	MaxBatch     int
 	Seed         uint64
+	// OnResponse, where set, is called as each response ends, with how many have.
+	OnResponse func(done int)
 }
 
 // Demonstration is a response that is learnt from.
@@ -121,11 +123,20 @@ func (s RolloutSource) sample(ctx context.Context, m *model.Model, prompts []Pro
 		return nil, err
 	}
 	defer sched.Close()
+	done := 0
+	count := func(t model.Token) bool {
+		if t.ID == s.EndToken || t.Index+1 == s.MaxNewTokens {
+			if done++; s.OnResponse != nil {
+				s.OnResponse(done)
+			}
+		}
+		return true
+	}
 	groups, handles := make([]*Group, len(prompts)), make([]*model.Handle, len(prompts))
 	for i, p := range prompts {
 		groups[i] = &Group{Prompt: p, Index: i, PromptTokens: tokens[i]}
 		handles[i], err = sched.Submit(model.Request{Prompt: tokens[i], N: s.Samples, MaxNewTokens: s.MaxNewTokens,
-			Sampling: model.Sampling{Temperature: float32(s.Temperature)}, Seed: s.Seed, PromptIndex: i, StopTokens: []int32{s.EndToken}})
+			Sampling: model.Sampling{Temperature: float32(s.Temperature)}, Seed: s.Seed, PromptIndex: i, StopTokens: []int32{s.EndToken}, OnToken: count})
 		if err != nil {
 			return nil, err
 		}

@@ -143,7 +143,10 @@ func (r *rolloutFlags) sample(cmd *cobra.Command, a *app, f *sftFlags, b *bound,
 	a.log.Info("sampling responses to learn from", "prompts", len(prompts), "responses", len(prompts)*r.samples)
 	source := gapg.RolloutSource{Tokenizer: b.tok, Task: b.judge, EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, Samples: r.samples, Keep: r.keep,
 		HelpShare: r.helpShare, MaxNewTokens: r.longest, Temperature: r.temperature, MaxBatch: r.batch(), Seed: f.seed}
+	bar := a.progress("sampling", len(prompts)*r.samples, 0)
+	source.OnResponse = func(done int) { bar.step(done) }
 	demos, counts, err := source.Make(cmd.Context(), m, prompts)
+	bar.finish()
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -27,6 +28,9 @@ func TestSFTFromRollouts(t *testing.T) {
 		"--eval-split", "0.3", "--split-seed", "7", "--per-device-train-batch-size", "8", "--num-generations", "2", "--save-steps", "1"}
 	r := ok(t, args...)
 	require.Contains(t, r.stderr, "asking_demonstrations=")
+	last := regexp.MustCompile(`msg=sampling step=(\d+)/(\d+) `).FindAllStringSubmatch(r.stderr, -1)
+	require.NotEmpty(t, last, "the sampling shows how far it is")
+	require.Equal(t, last[len(last)-1][1], last[len(last)-1][2])
 	config := read(t, out, configFile)
 	require.Contains(t, config, "learning-rate: 1e-05\n")
 	require.NotContains(t, config, "max-steps: 4500")
