@@ -33,6 +33,15 @@ func tileRows() int {
 	return tileRows2
 }
 
+// blockDepth is the most steps of K of a block: with AVX2 a panel's slice takes
+// 20 KB.
+func blockDepth() int {
+	if use.avx512 {
+		return 960
+	}
+	return 320
+}
+
 // panelGroup is the number of panels, 1, 2 or 4, that the tiles of a product of m
 // rows take at once, so that enough independent chains are in flight to hide the
 // latency of a multiply-add.

@@ -26,6 +26,9 @@ const (
 // tileRows is the most rows of a tile.
 func tileRows() int { return neonRows }
 
+// blockDepth is the most steps of K of a block: a panel's slice takes 20 KB.
+func blockDepth() int { return 320 }
+
 // panelGroup is the number of panels, 1, 2 or 4, that the tiles of a product of m
 // rows take at once, so that enough independent chains are in flight to hide the
 // latency of a multiply-add.

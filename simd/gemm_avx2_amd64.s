@@ -398,30 +398,51 @@ store:
 // func gemm4x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, FMA3, MMX+
 TEXT ·gemm4x16AVX2(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y2
-	VMOVUPS 32(AX), Y3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y4
-	VMOVUPS 32(AX), Y5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y6
-	VMOVUPS 32(AX), Y7
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	IMUL3Q  $0x00000060, BX, R9
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Y0
+	VMOVUPS    32(AX), Y1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y2
+	VMOVUPS    32(AX), Y3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y4
+	VMOVUPS    32(AX), Y5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y6
+	VMOVUPS    32(AX), Y7
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	IMUL3Q $0x00000060, BX, R9
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R9*1)
@@ -465,33 +486,58 @@ store:
 // func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, FMA3, MMX+
 TEXT ·gemm5x16AVX2(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y2
-	VMOVUPS 32(AX), Y3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y4
-	VMOVUPS 32(AX), Y5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y6
-	VMOVUPS 32(AX), Y7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y8
-	VMOVUPS 32(AX), Y9
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	IMUL3Q  $0x00000060, BX, R9
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Y0
+	VMOVUPS    32(AX), Y1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y2
+	VMOVUPS    32(AX), Y3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y4
+	VMOVUPS    32(AX), Y5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y6
+	VMOVUPS    32(AX), Y7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y8
+	VMOVUPS    32(AX), Y9
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	IMUL3Q $0x00000060, BX, R9
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R9*1)
@@ -541,36 +587,65 @@ store:
 // func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, FMA3, MMX+
 TEXT ·gemm6x16AVX2(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y2
-	VMOVUPS 32(AX), Y3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y4
-	VMOVUPS 32(AX), Y5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y6
-	VMOVUPS 32(AX), Y7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y8
-	VMOVUPS 32(AX), Y9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Y10
-	VMOVUPS 32(AX), Y11
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	IMUL3Q  $0x00000060, BX, R9
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Y0
+	VMOVUPS    32(AX), Y1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y2
+	VMOVUPS    32(AX), Y3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y4
+	VMOVUPS    32(AX), Y5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y6
+	VMOVUPS    32(AX), Y7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y8
+	VMOVUPS    32(AX), Y9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Y10
+	VMOVUPS    32(AX), Y11
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	IMUL3Q $0x00000060, BX, R9
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R9*1)

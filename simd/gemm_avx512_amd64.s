@@ -275,33 +275,62 @@ store:
 // func gemm4x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm4x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	MOVQ    bps+48(FP), R9
-	IMUL3Q  $0x00000060, BX, R10
-	IMUL3Q  $0x00000060, BX, R11
-	ADDQ    R9, R11
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	MOVQ   bps+48(FP), R9
+	IMUL3Q $0x00000060, BX, R10
+	IMUL3Q $0x00000060, BX, R11
+	ADDQ   R9, R11
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R10*1)
@@ -346,36 +375,71 @@ store:
 // func gemm5x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm5x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	MOVQ    bps+48(FP), R9
-	IMUL3Q  $0x00000060, BX, R10
-	IMUL3Q  $0x00000060, BX, R11
-	ADDQ    R9, R11
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	MOVQ   bps+48(FP), R9
+	IMUL3Q $0x00000060, BX, R10
+	IMUL3Q $0x00000060, BX, R11
+	ADDQ   R9, R11
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R10*1)
@@ -426,39 +490,80 @@ store:
 // func gemm6x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm6x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	MOVQ    bps+48(FP), R9
-	IMUL3Q  $0x00000060, BX, R10
-	IMUL3Q  $0x00000060, BX, R11
-	ADDQ    R9, R11
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	MOVQ   bps+48(FP), R9
+	IMUL3Q $0x00000060, BX, R10
+	IMUL3Q $0x00000060, BX, R11
+	ADDQ   R9, R11
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R10*1)
@@ -515,44 +620,91 @@ store:
 // func gemm7x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm7x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z12
-	VMOVUPS 64(AX), Z13
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	MOVQ    bps+48(FP), R10
-	IMUL3Q  $0x00000060, BX, R11
-	IMUL3Q  $0x00000060, BX, R12
-	ADDQ    R10, R12
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z12
+	VMOVUPS    64(AX), Z13
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	MOVQ   bps+48(FP), R10
+	IMUL3Q $0x00000060, BX, R11
+	IMUL3Q $0x00000060, BX, R12
+	ADDQ   R10, R12
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R11*1)
@@ -616,51 +768,109 @@ store:
 // func gemm8x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm8x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z12
-	VMOVUPS 64(AX), Z13
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z14
-	VMOVUPS 64(AX), Z15
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	MOVQ    bps+48(FP), R10
-	IMUL3Q  $0x00000060, BX, R11
-	IMUL3Q  $0x00000060, BX, R12
-	ADDQ    R10, R12
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z12
+	VMOVUPS    64(AX), Z13
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z14
+	VMOVUPS    64(AX), Z15
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	MOVQ   bps+48(FP), R10
+	IMUL3Q $0x00000060, BX, R11
+	IMUL3Q $0x00000010, BX, R12
+	IMUL3Q $0x00000060, BX, R13
+	ADDQ   R10, R13
+	IMUL3Q $0x00000010, BX, R14
+	ADDQ   R10, R14
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R12*1)
+	PREFETCHT1   (DX)(R13*1)
 	VMOVUPS      (DX), Z16
 	VMOVUPS      (DX)(R10*1), Z17
 	VBROADCASTSS (SI), Z18
@@ -726,54 +936,118 @@ store:
 // func gemm9x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm9x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z12
-	VMOVUPS 64(AX), Z13
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z14
-	VMOVUPS 64(AX), Z15
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z16
-	VMOVUPS 64(AX), Z17
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	MOVQ    bps+48(FP), R10
-	IMUL3Q  $0x00000060, BX, R11
-	IMUL3Q  $0x00000060, BX, R12
-	ADDQ    R10, R12
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z12
+	VMOVUPS    64(AX), Z13
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z14
+	VMOVUPS    64(AX), Z15
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z16
+	VMOVUPS    64(AX), Z17
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	MOVQ   bps+48(FP), R10
+	IMUL3Q $0x00000060, BX, R11
+	IMUL3Q $0x00000010, BX, R12
+	IMUL3Q $0x00000060, BX, R13
+	ADDQ   R10, R13
+	IMUL3Q $0x00000010, BX, R14
+	ADDQ   R10, R14
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R12*1)
+	PREFETCHT1   (DX)(R13*1)
 	VMOVUPS      (DX), Z18
 	VMOVUPS      (DX)(R10*1), Z19
 	VBROADCASTSS (SI), Z20
@@ -845,59 +1119,129 @@ store:
 // func gemm10x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm10x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z12
-	VMOVUPS 64(AX), Z13
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z14
-	VMOVUPS 64(AX), Z15
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z16
-	VMOVUPS 64(AX), Z17
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z18
-	VMOVUPS 64(AX), Z19
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	LEAQ    (DI)(DI*2), R10
-	ADDQ    R9, R10
-	MOVQ    bps+48(FP), R11
-	IMUL3Q  $0x00000060, BX, R12
-	IMUL3Q  $0x00000060, BX, R13
-	ADDQ    R11, R13
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z12
+	VMOVUPS    64(AX), Z13
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z14
+	VMOVUPS    64(AX), Z15
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z16
+	VMOVUPS    64(AX), Z17
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z18
+	VMOVUPS    64(AX), Z19
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	LEAQ   (DI)(DI*2), R10
+	ADDQ   R9, R10
+	MOVQ   bps+48(FP), R11
+	IMUL3Q $0x00000060, BX, R12
+	IMUL3Q $0x00000010, BX, R13
+	IMUL3Q $0x00000060, BX, R14
+	ADDQ   R11, R14
+	IMUL3Q $0x00000010, BX, R15
+	ADDQ   R11, R15
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT0   (DX)(R15*1)
 	PREFETCHT1   (DX)(R12*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (DX)(R14*1)
 	VMOVUPS      (DX), Z20
 	VMOVUPS      (DX)(R11*1), Z21
 	VBROADCASTSS (SI), Z22
@@ -976,62 +1320,138 @@ store:
 // func gemm11x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm11x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z12
-	VMOVUPS 64(AX), Z13
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z14
-	VMOVUPS 64(AX), Z15
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z16
-	VMOVUPS 64(AX), Z17
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z18
-	VMOVUPS 64(AX), Z19
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z20
-	VMOVUPS 64(AX), Z21
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	LEAQ    (DI)(DI*2), R10
-	ADDQ    R9, R10
-	MOVQ    bps+48(FP), R11
-	IMUL3Q  $0x00000060, BX, R12
-	IMUL3Q  $0x00000060, BX, R13
-	ADDQ    R11, R13
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z12
+	VMOVUPS    64(AX), Z13
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z14
+	VMOVUPS    64(AX), Z15
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z16
+	VMOVUPS    64(AX), Z17
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z18
+	VMOVUPS    64(AX), Z19
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z20
+	VMOVUPS    64(AX), Z21
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	LEAQ   (DI)(DI*2), R10
+	ADDQ   R9, R10
+	MOVQ   bps+48(FP), R11
+	IMUL3Q $0x00000060, BX, R12
+	IMUL3Q $0x00000010, BX, R13
+	IMUL3Q $0x00000060, BX, R14
+	ADDQ   R11, R14
+	IMUL3Q $0x00000010, BX, R15
+	ADDQ   R11, R15
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT0   (DX)(R15*1)
 	PREFETCHT1   (DX)(R12*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (DX)(R14*1)
 	VMOVUPS      (DX), Z22
 	VMOVUPS      (DX)(R11*1), Z23
 	VBROADCASTSS (SI), Z24
@@ -1116,65 +1536,147 @@ store:
 // func gemm12x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm12x32AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	VMOVUPS 64(AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	VMOVUPS 64(AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	VMOVUPS 64(AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	VMOVUPS 64(AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	VMOVUPS 64(AX), Z11
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z12
-	VMOVUPS 64(AX), Z13
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z14
-	VMOVUPS 64(AX), Z15
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z16
-	VMOVUPS 64(AX), Z17
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z18
-	VMOVUPS 64(AX), Z19
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z20
-	VMOVUPS 64(AX), Z21
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z22
-	VMOVUPS 64(AX), Z23
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	LEAQ    (DI)(DI*2), R10
-	ADDQ    R9, R10
-	MOVQ    bps+48(FP), R11
-	IMUL3Q  $0x00000060, BX, R12
-	IMUL3Q  $0x00000060, BX, R13
-	ADDQ    R11, R13
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	VMOVUPS    64(AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	VMOVUPS    64(AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	VMOVUPS    64(AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	VMOVUPS    64(AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	VMOVUPS    64(AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	VMOVUPS    64(AX), Z11
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z12
+	VMOVUPS    64(AX), Z13
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z14
+	VMOVUPS    64(AX), Z15
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z16
+	VMOVUPS    64(AX), Z17
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z18
+	VMOVUPS    64(AX), Z19
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z20
+	VMOVUPS    64(AX), Z21
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z22
+	VMOVUPS    64(AX), Z23
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	LEAQ   (DI)(DI*2), R10
+	ADDQ   R9, R10
+	MOVQ   bps+48(FP), R11
+	IMUL3Q $0x00000060, BX, R12
+	IMUL3Q $0x00000010, BX, R13
+	IMUL3Q $0x00000060, BX, R14
+	ADDQ   R11, R14
+	IMUL3Q $0x00000010, BX, R15
+	ADDQ   R11, R15
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT0   (DX)(R15*1)
 	PREFETCHT1   (DX)(R12*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (DX)(R14*1)
 	VMOVUPS      (DX), Z24
 	VMOVUPS      (DX)(R11*1), Z25
 	VBROADCASTSS (SI), Z26
@@ -1381,26 +1883,47 @@ store:
 // func gemm4x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm4x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	IMUL3Q  $0x00000060, BX, R9
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	IMUL3Q $0x00000060, BX, R9
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R9*1)
@@ -1435,28 +1958,53 @@ store:
 // func gemm5x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm5x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	IMUL3Q  $0x00000060, BX, R9
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	IMUL3Q $0x00000060, BX, R9
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R9*1)
@@ -1495,30 +2043,59 @@ store:
 // func gemm6x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm6x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	IMUL3Q  $0x00000060, BX, R9
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	IMUL3Q $0x00000060, BX, R9
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R9*1)
@@ -1561,34 +2138,67 @@ store:
 // func gemm7x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm7x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	IMUL3Q  $0x00000060, BX, R10
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	IMUL3Q $0x00000060, BX, R10
+	TESTQ  AX, AX
+	JZ     store
 
 step:
 	PREFETCHT1   (DX)(R10*1)
@@ -1636,38 +2246,77 @@ store:
 // func gemm8x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm8x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z7
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	IMUL3Q  $0x00000060, BX, R10
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z7
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	IMUL3Q $0x00000060, BX, R10
+	IMUL3Q $0x00000010, BX, R11
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R11*1)
 	PREFETCHT1   (DX)(R10*1)
 	VMOVUPS      (DX), Z8
 	VBROADCASTSS (SI), Z9
@@ -1717,40 +2366,83 @@ store:
 // func gemm9x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm9x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	IMUL3Q  $0x00000060, BX, R10
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	IMUL3Q $0x00000060, BX, R10
+	IMUL3Q $0x00000010, BX, R11
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R11*1)
 	PREFETCHT1   (DX)(R10*1)
 	VMOVUPS      (DX), Z9
 	VBROADCASTSS (SI), Z10
@@ -1804,44 +2496,91 @@ store:
 // func gemm10x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm10x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z9
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	LEAQ    (DI)(DI*2), R10
-	ADDQ    R9, R10
-	IMUL3Q  $0x00000060, BX, R11
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z9
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	LEAQ   (DI)(DI*2), R10
+	ADDQ   R9, R10
+	IMUL3Q $0x00000060, BX, R11
+	IMUL3Q $0x00000010, BX, R12
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R12*1)
 	PREFETCHT1   (DX)(R11*1)
 	VMOVUPS      (DX), Z10
 	VBROADCASTSS (SI), Z11
@@ -1900,46 +2639,97 @@ store:
 // func gemm11x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm11x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	LEAQ    (DI)(DI*2), R10
-	ADDQ    R9, R10
-	IMUL3Q  $0x00000060, BX, R11
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	LEAQ   (DI)(DI*2), R10
+	ADDQ   R9, R10
+	IMUL3Q $0x00000060, BX, R11
+	IMUL3Q $0x00000010, BX, R12
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R12*1)
 	PREFETCHT1   (DX)(R11*1)
 	VMOVUPS      (DX), Z11
 	VBROADCASTSS (SI), Z12
@@ -2002,48 +2792,103 @@ store:
 // func gemm12x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm12x16AVX512(SB), NOSPLIT, $0-88
-	MOVQ    init+72(FP), AX
-	MOVQ    ldi+80(FP), CX
-	VMOVUPS (AX), Z0
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z1
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z2
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z3
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z4
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z5
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z6
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z7
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z8
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z9
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z10
-	ADDQ    CX, AX
-	VMOVUPS (AX), Z11
-	MOVQ    k+0(FP), AX
-	MOVQ    csa+24(FP), CX
-	MOVQ    b+32(FP), DX
-	MOVQ    ldb+40(FP), BX
-	MOVQ    a+8(FP), SI
-	MOVQ    rsa+16(FP), DI
-	LEAQ    (DI)(DI*2), R8
-	ADDQ    SI, R8
-	LEAQ    (DI)(DI*2), R9
-	ADDQ    R8, R9
-	LEAQ    (DI)(DI*2), R10
-	ADDQ    R9, R10
-	IMUL3Q  $0x00000060, BX, R11
-	TESTQ   AX, AX
-	JZ      store
+	MOVQ       init+72(FP), AX
+	MOVQ       ldi+80(FP), CX
+	VMOVUPS    (AX), Z0
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z1
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z2
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z3
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z4
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z5
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z6
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z7
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z8
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z9
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z10
+	ADDQ       CX, AX
+	VMOVUPS    (AX), Z11
+	MOVQ       k+0(FP), AX
+	CMPQ       AX, $0x80
+	JL         start
+	MOVQ       c+56(FP), CX
+	MOVQ       ldc+64(FP), DX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+	ADDQ       DX, CX
+	PREFETCHT0 (CX)
+
+start:
+	MOVQ   csa+24(FP), CX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	MOVQ   a+8(FP), SI
+	MOVQ   rsa+16(FP), DI
+	LEAQ   (DI)(DI*2), R8
+	ADDQ   SI, R8
+	LEAQ   (DI)(DI*2), R9
+	ADDQ   R8, R9
+	LEAQ   (DI)(DI*2), R10
+	ADDQ   R9, R10
+	IMUL3Q $0x00000060, BX, R11
+	IMUL3Q $0x00000010, BX, R12
+	TESTQ  AX, AX
+	JZ     store
 
 step:
+	PREFETCHT0   (DX)(R12*1)
 	PREFETCHT1   (DX)(R11*1)
 	VMOVUPS      (DX), Z12
 	VBROADCASTSS (SI), Z13

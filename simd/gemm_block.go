@@ -8,17 +8,19 @@ import (
 )
 
 // Blocking around the micro-kernels, after Goto and van de Geijn (2008) with
-// the roles of the operands exchanged: a slice of one B panel (kc×16, 20 KB)
-// stays in the first-level cache while the rows of a block of A (mc×kc, under
-// 400 KB, from the second level) pass by. C is stored and reloaded between
-// blocks of K, in float32, which leaves every chain as it was.
+// the roles of the operands exchanged: a slice of one or two B panels (kc×16
+// each) stays near while the rows of a block of A (mc×kc, under 400 KB, from the
+// second level) pass by. With AVX2 the slice stays in the first-level cache; a
+// wide tile leaves time to read it from the second, so that it is longer there and
+// C less often in the way. C is stored and reloaded between blocks of K, in
+// float32, which leaves every chain as it was.
 //
 // A slice of B is copied together where enough rows follow to pay for it, and a
 // block of a transposed A where enough columns do: its elements for one tile are
 // a stride apart from step to step of k, often in the same few cache sets.
 const (
-	maxTileRows = 12 // of any instruction set
-	maxKC       = 320
+	maxTileRows = 12  // of any instruction set
+	maxKC       = 960 // of any instruction set
 	blockA      = 96 << 10 // elements of an A block
 	directMax   = 48       // below so many rows, B is not worth copying
 
@@ -40,7 +42,7 @@ type scratch struct {
 	block  [blockA + maxTileRows*maxKC]float32
 }
 
-// scratches keeps them between calls: 440 KB per concurrent call.
+// scratches keeps them between calls: 560 KB per concurrent call.
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // zeros is the start of a chain that has none.
@@ -119,7 +121,7 @@ func (g *job) run(copyB bool) {
 	}
 	kc, mc, rowsMax := g.k, g.m, tileRows()
 	if g.m > rowsMax || copyB {
-		if kc = evenBlock(g.k, maxKC); g.m <= longM && !copyB {
+		if kc = evenBlock(g.k, blockDepth()); g.m <= longM && !copyB {
 			kc = evenBlock(g.k, longKC)
 		}
 		mc = max(rowsMax, blockA/kc/rowsMax*rowsMax)

@@ -39,9 +39,12 @@ BenchmarkGemm and BenchmarkPack: EPYC 9004 (Zen 4), one core: 82 to 95 % of the
 FMA peak over packed panels for 256 rows and more.
 `
 
-// prefetchSteps is how many steps of k ahead b is asked for: some 100 ns, the
-// latency of memory, at the pace of a tile of four rows.
-const prefetchSteps = 96
+// How far ahead operands are asked for.
+const (
+	prefetchSteps = 96  // steps of k, of b: 100 ns, the latency of memory, at the pace of a tile of four rows
+	prefetchNear  = 16  // steps of k, of b, by AVX-512 tiles of so many rows or more, which leave the load units time for it
+	prefetchMinK  = 128 // fewer steps leave no time to wait for c in
+)
 
 // gemmShapes are the tiles: rows, panels.
 var gemmShapes = [][2]int{{1, 4}, {1, 2}, {1, 1}, {2, 2}, {2, 1}, {3, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}}
@@ -190,7 +193,14 @@ func gemmTile(g *gen, s isa, rows, panels int) {
 		}
 	}
 
-	k, csa := g.load("k"), g.load("csa")
+	k := g.load("k")
+	if rows >= 4 {
+		g.CMPQ(k, operand.Imm(prefetchMinK))
+		g.JL(operand.LabelRef("start"))
+		prefetchC(g, rows, panels)
+		g.Label("start")
+	}
+	csa := g.load("csa")
 	b, ldb := g.load("b"), g.load("ldb")
 	// Rows 0, 1, 2 are addressed from a, and so on by threes.
 	bases := []reg.Register{g.load("a")}
@@ -230,22 +240,31 @@ func gemmTile(g *gen, s isa, rows, panels int) {
 	}
 
 	// What stays in registers is prefetched, since it is few streams.
-	var ahead []reg.Register
+	var far, near []reg.Register
 	if vectors <= 2 {
 		for q := range panels {
-			r := g.GP64()
-			g.IMUL3Q(operand.U32(prefetchSteps), ldb, r)
+			far = append(far, g.GP64())
+			g.IMUL3Q(operand.U32(prefetchSteps), ldb, far[q])
 			if q == 1 {
-				g.ADDQ(bps, r)
+				g.ADDQ(bps, far[q])
 			}
-			ahead = append(ahead, r)
+			if s == avx512 && rows >= 8 {
+				near = append(near, g.GP64())
+				g.IMUL3Q(operand.U32(prefetchNear), ldb, near[q])
+				if q == 1 {
+					g.ADDQ(bps, near[q])
+				}
+			}
 		}
 	}
 	g.TESTQ(k, k)
 	g.JZ(operand.LabelRef("store"))
 	g.Label("step")
 	if vectors <= 2 {
-		for _, r := range ahead {
+		for _, r := range near {
+			g.PREFETCHT0(operand.Mem{Base: b, Index: r, Scale: 1})
+		}
+		for _, r := range far {
 			g.PREFETCHT1(operand.Mem{Base: b, Index: r, Scale: 1})
 		}
 		var bv []reg.VecVirtual
@@ -296,4 +315,18 @@ func gemmTile(g *gen, s isa, rows, panels int) {
 		}
 	}
 	g.finish()
+}
+
+// prefetchC asks for the tile of c that the kernel will store, and for the one
+// below it, with which the next tile may start.
+func prefetchC(g *gen, rows, panels int) {
+	c, ldc := g.load("c"), g.load("ldc")
+	for i := range 2 * rows {
+		for q := range panels {
+			g.PREFETCHT0(ptr(c, 64*q))
+		}
+		if i+1 < 2*rows {
+			g.ADDQ(ldc, c)
+		}
+	}
 }
