@@ -192,14 +192,19 @@ func PackNN(dst, b []float32, n, k, ldb int) {
 // packPanel copies k rows of cols columns into one panel, zero beyond cols.
 func packPanel(dst, b []float32, ldb, k, cols int) {
 	if cols == PanelWidth {
-		for p := range k {
-			*(*[PanelWidth]float32)(dst[p*PanelWidth:]) = *(*[PanelWidth]float32)(b[p*ldb:])
-		}
+		packWhole(dst, b, ldb, k)
 		return
 	}
 	for p := range k {
 		row := dst[p*PanelWidth:][:PanelWidth]
 		copy(row, b[p*ldb:][:cols])
 		clear(row[cols:])
+	}
+}
+
+// packWholeGeneric copies k rows of a whole panel.
+func packWholeGeneric(dst, b []float32, ldb, k int) {
+	for p := range k {
+		*(*[PanelWidth]float32)(dst[p*PanelWidth:]) = *(*[PanelWidth]float32)(b[p*ldb:])
 	}
 }

@@ -182,6 +182,14 @@ func tile512(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb,
 	}
 }
 
+func packWhole(dst, b []float32, ldb, k int) {
+	if use.avx2 {
+		copyPanelAVX2(data(dst), data(b), uintptr(4*ldb), k)
+		return
+	}
+	packWholeGeneric(dst, b, ldb, k)
+}
+
 // copyRows copies k ≥ 1 rows of one whole panel, ldb bytes apart.
 func copyRows(dst, b *float32, ldb uintptr, k int) { copyPanelAVX2(dst, b, ldb, k) }
 

@@ -88,6 +88,14 @@ func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bp
 	}
 }
 
+func packWhole(dst, b []float32, ldb, k int) {
+	if use.neon {
+		copyPanelNEON(data(dst), data(b), uintptr(4*ldb), k)
+		return
+	}
+	packWholeGeneric(dst, b, ldb, k)
+}
+
 // copyRows copies k ≥ 1 rows of one whole panel, ldb bytes apart.
 func copyRows(dst, b *float32, ldb uintptr, k int) { copyPanelNEON(dst, b, ldb, k) }
 

@@ -720,7 +720,7 @@ row:
 	RET
 
 // func copyTiles4AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·copyTiles4AVX2(SB), NOSPLIT, $0-40
 	MOVQ   dst+0(FP), AX
 	MOVQ   a+8(FP), CX
@@ -728,6 +728,7 @@ TEXT ·copyTiles4AVX2(SB), NOSPLIT, $0-40
 	MOVQ   k+24(FP), BX
 	MOVQ   tiles+32(FP), SI
 	IMUL3Q $0x00000010, BX, DI
+	IMUL3Q $0x00000010, DX, R11
 
 column:
 	MOVQ CX, R8
@@ -735,21 +736,22 @@ column:
 	MOVQ SI, R10
 
 tile:
-	VMOVUPS (R8), X0
-	VMOVUPS X0, (R9)
-	ADDQ    $0x10, R8
-	ADDQ    DI, R9
-	DECQ    R10
-	JNZ     tile
-	ADDQ    DX, CX
-	ADDQ    $0x10, AX
-	DECQ    BX
-	JNZ     column
+	PREFETCHT0 (R8)(R11*1)
+	VMOVUPS    (R8), X0
+	VMOVUPS    X0, (R9)
+	ADDQ       $0x10, R8
+	ADDQ       DI, R9
+	DECQ       R10
+	JNZ        tile
+	ADDQ       DX, CX
+	ADDQ       $0x10, AX
+	DECQ       BX
+	JNZ        column
 	VZEROUPPER
 	RET
 
 // func copyTiles5AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·copyTiles5AVX2(SB), NOSPLIT, $0-40
 	MOVQ   dst+0(FP), AX
 	MOVQ   a+8(FP), CX
@@ -757,6 +759,7 @@ TEXT ·copyTiles5AVX2(SB), NOSPLIT, $0-40
 	MOVQ   k+24(FP), BX
 	MOVQ   tiles+32(FP), SI
 	IMUL3Q $0x00000014, BX, DI
+	IMUL3Q $0x00000010, DX, R11
 
 column:
 	MOVQ CX, R8
@@ -764,23 +767,24 @@ column:
 	MOVQ SI, R10
 
 tile:
-	VMOVUPS (R8), X0
-	VMOVUPS X0, (R9)
-	VMOVSS  16(R8), X0
-	VMOVSS  X0, 16(R9)
-	ADDQ    $0x14, R8
-	ADDQ    DI, R9
-	DECQ    R10
-	JNZ     tile
-	ADDQ    DX, CX
-	ADDQ    $0x14, AX
-	DECQ    BX
-	JNZ     column
+	PREFETCHT0 (R8)(R11*1)
+	VMOVUPS    (R8), X0
+	VMOVUPS    X0, (R9)
+	VMOVSS     16(R8), X0
+	VMOVSS     X0, 16(R9)
+	ADDQ       $0x14, R8
+	ADDQ       DI, R9
+	DECQ       R10
+	JNZ        tile
+	ADDQ       DX, CX
+	ADDQ       $0x14, AX
+	DECQ       BX
+	JNZ        column
 	VZEROUPPER
 	RET
 
 // func copyTiles6AVX2(dst *float32, a *float32, csa uintptr, k int, tiles int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·copyTiles6AVX2(SB), NOSPLIT, $0-40
 	MOVQ   dst+0(FP), AX
 	MOVQ   a+8(FP), CX
@@ -788,6 +792,7 @@ TEXT ·copyTiles6AVX2(SB), NOSPLIT, $0-40
 	MOVQ   k+24(FP), BX
 	MOVQ   tiles+32(FP), SI
 	IMUL3Q $0x00000018, BX, DI
+	IMUL3Q $0x00000010, DX, R11
 
 column:
 	MOVQ CX, R8
@@ -795,18 +800,19 @@ column:
 	MOVQ SI, R10
 
 tile:
-	VMOVUPS (R8), X0
-	VMOVUPS X0, (R9)
-	VMOVSD  16(R8), X0
-	VMOVSD  X0, 16(R9)
-	ADDQ    $0x18, R8
-	ADDQ    DI, R9
-	DECQ    R10
-	JNZ     tile
-	ADDQ    DX, CX
-	ADDQ    $0x18, AX
-	DECQ    BX
-	JNZ     column
+	PREFETCHT0 (R8)(R11*1)
+	VMOVUPS    (R8), X0
+	VMOVUPS    X0, (R9)
+	VMOVSD     16(R8), X0
+	VMOVSD     X0, 16(R9)
+	ADDQ       $0x18, R8
+	ADDQ       DI, R9
+	DECQ       R10
+	JNZ        tile
+	ADDQ       DX, CX
+	ADDQ       $0x18, AX
+	DECQ       BX
+	JNZ        column
 	VZEROUPPER
 	RET
 

@@ -136,7 +136,7 @@ func gemm12x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ld
 
 // copyTilesAVX512 packs tiles of rows ≤ 16 rows of a matrix whose columns are
 // contiguous and csa bytes apart: dst[(t·k + p)·rows + i] = a[p·csa + rows·t + i];
-// k ≥ 1, tiles ≥ 1.
+// k ≥ 1, tiles ≥ 1. It prefetches columns ahead, each in a page of its own perhaps.
 //
 //go:noescape
 func copyTilesAVX512(dst *float32, a *float32, csa uintptr, k int, tiles int, rows int)

@@ -2953,21 +2953,22 @@ store:
 	RET
 
 // func copyTilesAVX512(dst *float32, a *float32, csa uintptr, k int, tiles int, rows int)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·copyTilesAVX512(SB), NOSPLIT, $0-48
-	MOVQ  dst+0(FP), AX
-	MOVQ  a+8(FP), CX
-	MOVQ  csa+16(FP), DX
-	MOVQ  k+24(FP), BX
-	MOVQ  tiles+32(FP), SI
-	MOVQ  rows+40(FP), DI
-	MOVQ  $-1, R8
-	SHLXQ DI, R8, R8
-	NOTQ  R8
-	KMOVW R8, K1
-	SHLQ  $0x02, DI
-	MOVQ  DI, R8
-	IMULQ BX, R8
+	MOVQ   dst+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   csa+16(FP), DX
+	MOVQ   k+24(FP), BX
+	MOVQ   tiles+32(FP), SI
+	MOVQ   rows+40(FP), DI
+	MOVQ   $-1, R8
+	SHLXQ  DI, R8, R8
+	NOTQ   R8
+	KMOVW  R8, K1
+	SHLQ   $0x02, DI
+	MOVQ   DI, R8
+	IMULQ  BX, R8
+	IMUL3Q $0x00000010, DX, R12
 
 column:
 	MOVQ CX, R9
@@ -2975,15 +2976,16 @@ column:
 	MOVQ SI, R11
 
 tile:
-	VMOVUPS.Z (R9), K1, Z0
-	VMOVUPS   Z0, K1, (R10)
-	ADDQ      DI, R9
-	ADDQ      R8, R10
-	DECQ      R11
-	JNZ       tile
-	ADDQ      DX, CX
-	ADDQ      DI, AX
-	DECQ      BX
-	JNZ       column
+	PREFETCHT0 (R9)(R12*1)
+	VMOVUPS.Z  (R9), K1, Z0
+	VMOVUPS    Z0, K1, (R10)
+	ADDQ       DI, R9
+	ADDQ       R8, R10
+	DECQ       R11
+	JNZ        tile
+	ADDQ       DX, CX
+	ADDQ       DI, AX
+	DECQ       BX
+	JNZ        column
 	VZEROUPPER
 	RET

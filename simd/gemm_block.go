@@ -19,8 +19,8 @@ import (
 // block of a transposed A where enough columns do: its elements for one tile are
 // a stride apart from step to step of k, often in the same few cache sets.
 const (
-	maxTileRows = 12  // of any instruction set
-	maxKC       = 960 // of any instruction set
+	maxTileRows = 12       // of any instruction set
+	maxKC       = 960      // of any instruction set
 	blockA      = 96 << 10 // elements of an A block
 	directMax   = 48       // below so many rows, B is not worth copying
 

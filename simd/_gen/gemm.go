@@ -41,9 +41,10 @@ FMA peak over packed panels for 256 rows and more.
 
 // How far ahead operands are asked for.
 const (
-	prefetchSteps = 96  // steps of k, of b: 100 ns, the latency of memory, at the pace of a tile of four rows
-	prefetchNear  = 16  // steps of k, of b, by AVX-512 tiles of so many rows or more, which leave the load units time for it
-	prefetchMinK  = 128 // fewer steps leave no time to wait for c in
+	prefetchSteps   = 96  // steps of k, of b: 100 ns, the latency of memory, at the pace of a tile of four rows
+	prefetchNear    = 16  // steps of k, of b, by AVX-512 tiles of so many rows or more, which leave the load units time for it
+	prefetchColumns = 16  // columns of a transposed A that is copied: 100 ns, some ten cycles each
+	prefetchMinK    = 128 // fewer steps leave no time to wait for c in
 )
 
 // gemmShapes are the tiles: rows, panels.
@@ -89,12 +90,14 @@ func copyTiles(g *gen, rows int) {
 	dst, a, csa, k, tiles := g.load("dst"), g.load("a"), g.load("csa"), g.load("k"), g.load("tiles")
 	step := g.GP64() // bytes from tile to tile
 	g.IMUL3Q(operand.U32(uint32(4*rows)), k, step)
-	from, to, t := g.GP64(), g.GP64(), g.GP64()
+	from, to, t, ahead := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.IMUL3Q(operand.U32(prefetchColumns), csa, ahead)
 	g.Label("column")
 	g.MOVQ(a, from)
 	g.MOVQ(dst, to)
 	g.MOVQ(tiles, t)
 	g.Label("tile")
+	g.PREFETCHT0(operand.Mem{Base: from, Index: ahead, Scale: 1})
 	lo, hi := g.XMM(), g.XMM()
 	g.VMOVUPS(ptr(from, 0), lo)
 	g.VMOVUPS(lo, ptr(to, 0))

@@ -43,19 +43,21 @@ func copyTiles512(g *gen) {
 	g.kernel("copyTilesAVX512", "func(dst, a *float32, csa uintptr, k, tiles, rows int)",
 		"copyTilesAVX512 packs tiles of rows ≤ 16 rows of a matrix whose columns are",
 		"contiguous and csa bytes apart: dst[(t·k + p)·rows + i] = a[p·csa + rows·t + i];",
-		"k ≥ 1, tiles ≥ 1.")
+		"k ≥ 1, tiles ≥ 1. It prefetches columns ahead, each in a page of its own perhaps.")
 	dst, a, csa, k, tiles, rows := g.load("dst"), g.load("a"), g.load("csa"), g.load("k"), g.load("tiles"), g.load("rows")
 	mask := g.mask(avx512, rows)
 	g.SHLQ(operand.Imm(2), rows) // now in bytes
 	step := g.GP64()             // bytes from tile to tile
 	g.MOVQ(rows, step)
 	g.IMULQ(k, step)
-	from, to, t := g.GP64(), g.GP64(), g.GP64()
+	from, to, t, ahead := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.IMUL3Q(operand.U32(prefetchColumns), csa, ahead)
 	g.Label("column")
 	g.MOVQ(a, from)
 	g.MOVQ(dst, to)
 	g.MOVQ(tiles, t)
 	g.Label("tile")
+	g.PREFETCHT0(operand.Mem{Base: from, Index: ahead, Scale: 1})
 	g.store(avx512, g.fetch(avx512, ptr(from, 0), mask), ptr(to, 0), mask)
 	g.ADDQ(rows, from)
 	g.ADDQ(step, to)
