@@ -62,8 +62,9 @@ func (b *Backend) LogProb(a engine.LogProbArgs) {
 	b.submit(op)
 }
 
-// logProbRows is the most rows of a tile: a chunk's logits then take 768 KiB.
-const logProbRows = 48
+// logProbRows is the most rows of a tile. A chunk's logits then take 3 MiB, and
+// its weights, which take three times as much, are read once for that many rows.
+const logProbRows = 192
 
 type logProbOp struct {
 	x                     mat
@@ -82,7 +83,9 @@ func (o *logProbOp) run(b *Backend) {
 		return
 	}
 	o.panels = b.packedWeight(&o.w)
-	o.rows = min(logProbRows, (n+len(b.pool.workers)-1)/len(b.pool.workers))
+	threads := len(b.pool.workers)
+	tiles := roundUp((n+logProbRows-1)/logProbRows, threads) // as many for each thread
+	o.rows = (n + tiles - 1) / tiles
 	b.reserve(scratchLen(o.rows * min(o.w.rows, engine.VocabChunk)))
 	b.parallel(o, (n+o.rows-1)/o.rows)
 }
