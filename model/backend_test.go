@@ -60,7 +60,7 @@ func newTiny(t testing.TB, be engine.Backend, kind string, o Options) *Model {
 }
 
 // randomVectors moves norms and biases off their initial ones and zeros.
-func randomVectors(t testing.TB, m *Model) {
+func randomVectors(t require.TestingT, m *Model) {
 	rng := rand.New(rand.NewPCG(3, 5))
 	for _, p := range m.Params() {
 		if p.Rows > 0 {

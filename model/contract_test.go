@@ -12,7 +12,7 @@ import (
 var promptLengths = []int{1, 2, 5, 31, 32, 33, 34, 64, 65, 70}
 
 // rollout samples n completions for each of the prompts.
-func rollout(t testing.TB, m *Model, o SchedulerOptions, prompts [][]int32, r Request) []*Handle {
+func rollout(t require.TestingT, m *Model, o SchedulerOptions, prompts [][]int32, r Request) []*Handle {
 	s, err := NewScheduler(m, o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
@@ -61,7 +61,7 @@ func bitDiffs(a, b []float32) int {
 }
 
 // forward runs b, in parts of the model's rows.
-func forward(t testing.TB, m *Model, b *Batch) (logp, entropy []float32) {
+func forward(t require.TestingT, m *Model, b *Batch) (logp, entropy []float32) {
 	parts, err := b.Split(m.Options().MaxRows)
 	require.NoError(t, err)
 	for i := range parts {
