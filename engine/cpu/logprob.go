@@ -168,12 +168,13 @@ type logProbBackwardOp struct {
 	weight             bool // its gradient is wanted
 	scale              float32
 
-	panels []float32
-	dz     mat
-	row0   int // first row of dz
-	v0, vn int // the part of the vocabulary that pass 1 adds
-	pass   int
-	grid   grid
+	panels  []float32
+	columns []float32 // the second operand of passes 1 and 2
+	dz      mat
+	row0    int // first row of dz
+	v0, vn  int // the part of the vocabulary that pass 1 adds
+	pass    int
+	grid    grid
 }
 
 func (o *logProbBackwardOp) run(b *Backend) {
@@ -193,10 +194,12 @@ func (o *logProbBackwardOp) run(b *Backend) {
 		b.parallel(o, o.grid.tiles)
 		for o.v0 = 0; o.v0 < v; o.v0 += gradVocab {
 			o.vn = min(gradVocab, v-o.v0)
+			o.columns = b.columns(o.w.rowRange(o.v0, o.vn))
 			o.pass, o.grid = 1, newGrid(o.dz.rows, c, o.vn, threads)
 			b.parallel(o, o.grid.tiles)
 		}
 		if o.weight {
+			o.columns = b.columns(o.x.rowRange(o.row0, o.dz.rows))
 			o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
 			b.parallel(o, o.grid.tiles)
 		}
@@ -215,10 +218,10 @@ func (o *logProbBackwardOp) tile(w *worker, i int) {
 			o.gradient(o.dz.from(i0+r, j0)[:n], p, o.row0+i0+r, j0)
 		}
 	case 1:
-		simd.Gemm(m, n, o.vn, o.dz.from(i0, o.v0), o.dz.stride, 1, o.w.from(o.v0, j0), o.w.stride,
+		simd.GemmPacked(m, n, o.vn, o.dz.from(i0, o.v0), o.dz.stride, 1, o.columns[j0*o.vn:],
 			o.dx.from(o.row0+i0, j0), o.dx.stride, o.v0 > 0)
 	case 2:
-		simd.Gemm(m, n, o.dz.rows, o.dz.from(0, i0), 1, o.dz.stride, o.x.from(o.row0, j0), o.x.stride,
+		simd.GemmPacked(m, n, o.dz.rows, o.dz.from(0, i0), 1, o.dz.stride, o.columns[j0*o.dz.rows:],
 			o.dw.from(i0, j0), o.dw.stride, true)
 	}
 }
