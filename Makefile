@@ -6,7 +6,7 @@ FUZZTIME ?= 20s
 .DEFAULT_GOAL := help
 
 include kernels/ptx.mk bench/gpu/bundle.mk
-.PHONY: help build demo test test-noasm test-emulated check-emulated race lint generate bench fuzz golden check-full
+.PHONY: help build demo test test-noasm test-emulated check-emulated race conformance lint generate bench fuzz golden check-full
 
 help: ## this list
 	@awk '/^[a-z-]+:.*## / { name = $$1; sub(/:.*/, "", name); sub(/.*## /, "") } \
@@ -39,6 +39,9 @@ check-emulated: ## the same, whole
 
 race: ## the tests of what runs concurrently, under the race detector (needs a C compiler)
 	$(GO) test -race -short -timeout 20m ./engine ./engine/cpu ./model/... ./gapg/... ./cuda/... ./cmd/...
+
+conformance: ## our cloud client beside OpenAI's own, openai-go (needs the module proxy)
+	$(GO) -C gapg/cloud/_conformance test ./...
 
 lint: ## gofmt, and vet for linux, macOS and Windows
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }

@@ -17,4 +17,5 @@
 //   - openai.go is a cloud behind OpenAI's protocol. It sends one request for one
 //     call; call.go in the ledger is the only place that repeats one, because a
 //     repetition that nobody counts is a call that nobody budgeted.
+//     _conformance compares it with OpenAI's own client (make conformance).
 package cloud
