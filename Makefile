@@ -26,9 +26,10 @@ test: ## every fast test; no network, no Python, at most 10 minutes on 2 cores
 test-noasm: ## without assembly, those that compute on a CPU
 	$(GO) test -tags noasm ./simd/... ./engine/... ./model/... ./gapg/... ./cmd/...
 
-# What of the tests for the GPU is new on the emulated one: the backend's conformance and contract, models and
-# trainings on it, the command line. (make test runs the kernels and the driver binding on it.)
-EMULATED = $(GO) test -tags cudaemu -timeout 30m $(1) ./engine/gpu && $(GO) test -tags cudaemu -run Emulated ./cmd/updraft/cli
+# What the tag cudaemu adds to make test, which runs the kernels and the driver binding on the emulated device: the
+# backend's conformance and contract, models and trainings on it, the command line. make test and make check-emulated
+# together are go test -tags cudaemu ./...
+EMULATED = $(GO) test -tags cudaemu -timeout 30m $(1) ./engine/gpu && $(GO) test -tags cudaemu $(1) -run Emulated ./cmd/updraft/cli
 
 test-emulated: ## the GPU path on the emulated device (needs g++ or another C++ compiler, on Linux)
 	$(GO) vet -tags cudaemu ./engine/gpu ./cmd/updraft/cli

@@ -66,7 +66,7 @@ trains() {
   local on=cuda differences
   [ -z "$quick" ] || on=cpu
   rm -rf "$out/train"
-  ./updraft demo --device $on --dtype "$1" --max-steps 3 --test-prompts 50 --validation-prompts 50 --output-dir "$out/train" --json >"$out/train.json" || return 1
+  ./updraft demo --device $on --dtype "$1" --max-steps 3 --test-prompts 50 --validation-prompts 50 --router-prompts 50 --output-dir "$out/train" --json >"$out/train.json" || return 1
   differences=$(grep -rhoE '"sampling/sampling_logp_difference/max": *[^,}]*' "$out/train" | sed 's/.*: *//' | sort | uniq -c)
   echo "differences of log-probs between rollout and forward, at most, and how often:" $differences
   [ "$(echo "$differences" | wc -l)" = 1 ] && [ "$(echo "$differences" | awk '{print $2}')" = 0 ]

@@ -27,6 +27,7 @@ type demoFlags struct {
 	all               bool
 	steps             int
 	test, validation  int
+	router            int
 	deviceFlags
 	precisionFlags
 }
@@ -40,6 +41,7 @@ func (f *demoFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.steps, "max-steps", task.DemoTraining().MaxSteps, "training steps of each trained method")
 	fs.IntVar(&f.test, "test-prompts", demoTest, "held-out problems that every figure is measured on")
 	fs.IntVar(&f.validation, "validation-prompts", demoValidation, "problems that calibration uses")
+	fs.IntVar(&f.router, "router-prompts", demoRouter, "training problems that teach the router")
 	f.deviceFlags.register(fs, deviceCPU) // its model is too small for a GPU to gain anything
 	f.registerType(fs)
 }
@@ -48,6 +50,7 @@ func (f *demoFlags) register(fs *pflag.FlagSet) {
 const (
 	demoTest       = 1000
 	demoValidation = 1200
+	demoRouter     = 2000
 	demoRows       = 4096
 )
 
@@ -89,7 +92,7 @@ func (f *demoFlags) check() (gapg.Budget, error) {
 	for _, x := range []struct {
 		flag  string
 		value int
-	}{{"max-steps", f.steps}, {"test-prompts", f.test}, {"validation-prompts", f.validation}} {
+	}{{"max-steps", f.steps}, {"test-prompts", f.test}, {"validation-prompts", f.validation}, {"router-prompts", f.router}} {
 		if x.value < 1 {
 			return budget, inputf("--%s %d: must be at least 1", x.flag, x.value)
 		}
@@ -209,7 +212,7 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags) error {
 		},
 		Task: b.judge, Tokenizer: b.tok, Budget: budget, Seed: f.seed, Train: train, Validation: validation, Test: test,
 		Methods: methods, Config: demoConfig(f, budget), EndToken: b.end, Marker: b.marker, MarkerAfter: b.after, MaxNewTokens: task.DemoEvalTokens,
-		Logger: a.log, OnProgress: view.progress, OnStep: logs.step,
+		RouterPrompts: f.router, Logger: a.log, OnProgress: view.progress, OnStep: logs.step,
 	}
 	if e.Cloud, err = (&cloudFlags{concurrency: 8}).desk(answers, store, "demo"); err != nil {
 		return err
