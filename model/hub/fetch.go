@@ -17,7 +17,7 @@ import (
 // optional are the files of a checkpoint that may be missing.
 var optional = []string{
 	"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-	"vocab.json", "merges.txt",
+	"vocab.json", "merges.txt", "updraft.json",
 }
 
 const configFile = "config.json"
