@@ -96,9 +96,13 @@ func New(be engine.Backend, cfg Config, seed uint64, o Options) (*Model, error) 
 	if err != nil {
 		return nil, err
 	}
-	w := initialWeights(&m.cfg, m.layout, seed)
-	be.UploadF32(m.matrices(), w[:m.layout.matrices])
-	be.UploadF32(m.vectors(), w[m.layout.matrices:])
+	drawWeights(&m.cfg, m.layout, seed, func(at int, v []float32) {
+		to, from := m.matrices(), 0
+		if at >= m.layout.matrices {
+			to, from = m.vectors(), m.layout.matrices
+		}
+		be.UploadF32(to.ColRange(at-from, at-from+len(v)), v)
+	})
 	if m.tuning != nil {
 		m.freeze()
 	}
@@ -566,9 +570,14 @@ func (m *Model) Close() error {
 	return m.be.Sync()
 }
 
-// initialWeights draws the flat weights of a new model.
-func initialWeights(c *Config, l *layout, seed uint64) []float32 {
-	w := make([]float32, l.total)
+// drawPiece is the number of weights that drawWeights hands out at most: a new
+// model's weights never lie in host memory twice. It is even, as normal draws two
+// at a time.
+const drawPiece = 1 << 18
+
+// drawWeights draws the flat weights of a new model and hands them out in pieces,
+// each in the memory of the last; those left out are zero.
+func drawWeights(c *Config, l *layout, seed uint64, put func(at int, v []float32)) {
 	residual := 1 / math.Sqrt(2*float64(c.NumHiddenLayers))
 	outputs := make(map[int]bool)
 	ones := map[int]bool{l.norm: true}
@@ -577,22 +586,27 @@ func initialWeights(c *Config, l *layout, seed uint64) []float32 {
 		ones[y.norm1], ones[y.norm2] = true, true
 		ones[y.qNorm], ones[y.kNorm] = true, true // -1 where absent: no parameter lies there
 	}
+	buf := make([]float32, min(drawPiece, l.total))
 	for _, p := range l.params {
-		v := w[p.off : p.off+p.len()]
-		switch {
-		case p.Rows > 0:
-			std := c.InitializerRange
-			if outputs[p.off] {
-				std *= residual
+		std := c.InitializerRange
+		if outputs[p.off] {
+			std *= residual
+		}
+		for from := 0; from < p.len(); from += len(buf) {
+			v := buf[:min(len(buf), p.len()-from)]
+			switch {
+			case p.Rows > 0:
+				normal(v, seed, uint64(p.off+from), std)
+			case ones[p.off]:
+				for i := range v {
+					v[i] = 1
+				}
+			default:
+				clear(v)
 			}
-			normal(v, seed, uint64(p.off), std)
-		case ones[p.off]:
-			for i := range v {
-				v[i] = 1
-			}
+			put(p.off+from, v)
 		}
 	}
-	return w
 }
 
 // normal fills v with normal deviates by Box and Muller's method over Philox,

@@ -107,7 +107,12 @@ func TestInitialWeights(t *testing.T) {
 	cfg := tinyConfig("qwen2")
 	cfg.InitializerRange = 0.02
 	l := newLayout(&cfg)
-	a, b, other := initialWeights(&cfg, l, 3), initialWeights(&cfg, l, 3), initialWeights(&cfg, l, 4)
+	draw := func(seed uint64) []float32 {
+		w := make([]float32, l.total)
+		drawWeights(&cfg, l, seed, func(at int, v []float32) { copy(w[at:], v) })
+		return w
+	}
+	a, b, other := draw(3), draw(3), draw(4)
 	require.Equal(t, a, b)
 	require.NotEqual(t, a, other)
 	for _, p := range l.params {
