@@ -40,6 +40,12 @@ type StepStats struct {
 	Algorithm         map[string]float64
 
 	StepTime, RolloutTime, CloudTime, ForwardTime, BackwardTime, OptimizerTime time.Duration
+
+	// The process's resident memory in bytes as each phase left it, the largest
+	// where a phase came more than once; 0 where the system does not tell. What a
+	// phase takes on the CPU stays with the backend for the next step, so that these
+	// are also what it took at most.
+	RolloutMemory, ForwardMemory, BackwardMemory, OptimizerMemory int64
 }
 
 // observe lets an algorithm with a dual variable see the batch.
@@ -174,14 +180,19 @@ func (s *StepStats) Metrics() map[string]float64 {
 }
 
 // Timings returns the wall-clock figures of the step, in seconds and tokens
-// per second. They are kept apart from Metrics, which a resumed run repeats
+// per second, and where the system tells its memory, in bytes. They are kept apart from Metrics, which a resumed run repeats
 // exactly.
 func (s *StepStats) Timings() map[string]float64 {
 	rate := func(n int, d time.Duration) float64 { return ratio(float64(n), d.Seconds()) }
-	return map[string]float64{
+	m := map[string]float64{
 		"step_time": s.StepTime.Seconds(), "time/rollout": s.RolloutTime.Seconds(), "time/cloud": s.CloudTime.Seconds(),
 		"time/forward": s.ForwardTime.Seconds(), "time/backward": s.BackwardTime.Seconds(), "time/optimizer": s.OptimizerTime.Seconds(),
 		"rollout_tokens_per_second": rate(s.RolloutTokens, s.RolloutTime),
 		"train_tokens_per_second":   rate(s.TrainTokens, s.ForwardTime+s.BackwardTime+s.OptimizerTime),
 	}
+	if residentMemory() > 0 {
+		m["memory/rollout"], m["memory/forward"] = float64(s.RolloutMemory), float64(s.ForwardMemory)
+		m["memory/backward"], m["memory/optimizer"] = float64(s.BackwardMemory), float64(s.OptimizerMemory)
+	}
+	return m
 }

@@ -219,6 +219,7 @@ func (t *Trainer) sample(ctx context.Context, next *State, st *StepStats, asked 
 	phase := time.Now()
 	finish, err := t.generate(ctx, groups, next, st)
 	st.RolloutTime += time.Since(phase)
+	st.RolloutMemory = max(st.RolloutMemory, residentMemory())
 	phase = time.Now()
 	if finishErr := finish(); err == nil {
 		err = finishErr // else it is a consequence
@@ -440,6 +441,7 @@ func (t *Trainer) update(ctx context.Context, b *Batch, keep []int, st *StepStat
 			return err
 		}
 		st.ForwardTime += time.Since(phase)
+		st.ForwardMemory = max(st.ForwardMemory, residentMemory())
 		if first && t.cfg.Temperature == 1 {
 			spread(out.LogProbs, rollouts, p.From, st.compareRun)
 		}
@@ -453,6 +455,7 @@ func (t *Trainer) update(ctx context.Context, b *Batch, keep []int, st *StepStat
 			return err
 		}
 		st.BackwardTime += time.Since(phase)
+		st.BackwardMemory = max(st.BackwardMemory, residentMemory())
 		st.TrainTokens += len(slope)
 	}
 
@@ -477,6 +480,7 @@ func (t *Trainer) update(ctx context.Context, b *Batch, keep []int, st *StepStat
 		return err
 	}
 	st.OptimizerTime += time.Since(phase)
+	st.OptimizerMemory = max(st.OptimizerMemory, residentMemory())
 	return nil
 }
 
