@@ -32,7 +32,7 @@ var layers = map[string][]string{
 	"engine/cpu":                {"engine", "simd", "internal/half"},
 	"engine/gpu":                {"engine", "cuda", "kernels", "internal/half"},
 	"engine/enginetest":         {"engine", "internal/..."},
-	"simd":                      {},
+	"simd":                      {"internal/half"},
 	"cuda":                      {},
 	"kernels":                   {"kernels/internal/manifest"},
 	"kernels/emu":               {},

@@ -47,6 +47,9 @@
 // emulator of the processor only. They are written for four pipes of latency four,
 // with nothing tuned.
 //
+// Matrices that are multiplied by may be BF16 (gemm_bf16.go): they are widened on
+// the way, and the bits are those of the same values in float32.
+//
 // Start reading at gemm.go (contract and blocking of the matrix product), then
 // exp.go.
 package simd

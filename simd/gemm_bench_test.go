@@ -16,6 +16,8 @@ func randFloats(r *rand.Rand, n int) []float32 {
 
 var gemmBenchKN = [][2]int{{128, 128}, {128, 384}, {384, 128}, {576, 1536}, {1536, 576}, {896, 4864}}
 
+func shapeName(m, k, n int) string { return fmt.Sprintf("%dx%dx%d", m, k, n) }
+
 // rate runs f in b's loop and reports the rate of its flop per second elapsed
 // and, where the system tells, per second of processor time.
 func rate(b *testing.B, flop float64, f func()) {
@@ -49,7 +51,7 @@ func BenchmarkGemm(b *testing.B) {
 			a, w, c := randFloats(r, m*k), randFloats(r, k*n), make([]float32, m*n)
 			packed := make([]float32, PackedLen(n, k))
 			PackNN(packed, w, n, k, n)
-			shape := fmt.Sprintf("%dx%dx%d", m, k, n)
+			shape := shapeName(m, k, n)
 			bytes := int64(4 * (m*k + k*n + m*n))
 			b.Run("packed/"+shape, func(b *testing.B) {
 				b.SetBytes(bytes)

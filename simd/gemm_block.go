@@ -61,6 +61,7 @@ type job struct {
 	init     unsafe.Pointer
 	ldi      uintptr
 	initStep uintptr // init's displacement from column to column: 4, or 0 for zeros
+	bf16     bool    // b holds packed BF16, in pairs of rows
 }
 
 func newJob(m, n, k int, a []float32, rsa, csa int, c []float32, ldc int, bias []float32, st start) job {
@@ -110,8 +111,16 @@ func gemmPackedTiles(m, n, k int, a []float32, rsa, csa int, packed []float32, c
 	g.run(false)
 }
 
+// gemmPackedBF16Tiles is the product over a packed B in BF16; no dimension is zero.
+func gemmPackedBF16Tiles(m, n, k int, a []float32, rsa, csa int, packed []uint16, c []float32, ldc int, bias []float32, st start) {
+	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
+	g.b, g.bf16 = unsafe.Pointer(unsafe.SliceData(packed)), true
+	g.ldb, g.bps = 2*PanelWidth, uintptr(2*PanelWidth*(k+k%2))
+	g.run(m > directBF16)
+}
+
 // run is the loop nest. With copyB, B is packed slice by slice, with zeros
-// beyond n; without, B must hold whole panels.
+// beyond n, or widened; without, B must hold whole panels.
 func (g *job) run(copyB bool) {
 	copyA := g.m >= copyAMin && g.csa != 4 && g.csa*uintptr(g.n) >= copyAStride
 	var s *scratch
@@ -123,6 +132,9 @@ func (g *job) run(copyB bool) {
 	if g.m > rowsMax || copyB {
 		if kc = evenBlock(g.k, blockDepth()); g.m <= longM && !copyB {
 			kc = evenBlock(g.k, longKC)
+		}
+		if g.bf16 {
+			kc += kc % 2 // blocks begin with a pair
 		}
 		mc = max(rowsMax, blockA/kc/rowsMax*rowsMax)
 	}
@@ -137,7 +149,11 @@ func (g *job) run(copyB bool) {
 		init, ldi, step := unsafe.Add(g.init, uintptr(i0)*g.ldi), g.ldi, g.initStep
 		for p0 := 0; ; {
 			kb := min(kc, g.k-p0)
-			t := tiles{k: kb, a: unsafe.Add(a, uintptr(p0)*g.csa), rsa: g.rsa, csa: g.csa, step: g.rsa}
+			depth := kb // of a copied panel
+			if g.bf16 {
+				depth += kb % 2
+			}
+			t := tiles{k: kb, a: unsafe.Add(a, uintptr(p0)*g.csa), rsa: g.rsa, csa: g.csa, step: g.rsa, bf16: g.bf16 && !copyB}
 			if copyA {
 				t.copyBlock(s, rows)
 			}
@@ -154,10 +170,15 @@ func (g *job) run(copyB bool) {
 				bps := g.bps
 				if copyB {
 					for q := range panels {
-						panel := s.panels[q*kb*PanelWidth:][:kb*PanelWidth]
-						copyPanel(panel, unsafe.Add(b, uintptr(q)*bps), ldb, kb, min(cols, PanelWidth))
+						panel := s.panels[q*depth*PanelWidth:][:depth*PanelWidth]
+						from := unsafe.Add(b, uintptr(q)*bps)
+						if g.bf16 {
+							widenPairs(&panel[0], (*uint16)(from), depth/2)
+						} else {
+							copyPanel(panel, from, ldb, kb, min(cols, PanelWidth))
+						}
 					}
-					b, ldb, bps = unsafe.Pointer(&s.panels), 4*PanelWidth, uintptr(4*PanelWidth*kb)
+					b, ldb, bps = unsafe.Pointer(&s.panels), 4*PanelWidth, uintptr(4*PanelWidth*depth)
 				}
 				cj := unsafe.Add(c, 4*j)
 				ij := unsafe.Add(init, uintptr(j)*step)
@@ -190,6 +211,7 @@ type tiles struct {
 	rsa, csa uintptr // within a tile
 	step     uintptr // bytes per row from tile to tile
 	packed   bool    // a tile of r rows is [k][r], with r instead of csa
+	bf16     bool    // b holds BF16
 }
 
 // copyBlock packs the block, tile after tile.
@@ -225,6 +247,15 @@ func (t *tiles) strideK(r int) uintptr {
 	return t.csa
 }
 
+// tile runs the micro-kernel for r rows from a on.
+func (t *tiles) tile(r, panels int, a, b unsafe.Pointer, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+	if t.bf16 {
+		tileBF16(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*uint16)(b), bps, c, ldc, init, ldi)
+		return
+	}
+	tile(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, bps, c, ldc, init, ldi)
+}
+
 // column runs the tiles over one group of panels. Each pointer is made from its
 // base when it is needed: one that runs past the end of its slice must not
 // exist where the garbage collector looks.
@@ -233,7 +264,7 @@ func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 	for i := 0; i < rows; {
 		r := nextRows(rows - i)
 		u := uintptr(i)
-		tile(r, panels, t.k, (*float32)(unsafe.Add(t.a, u*t.step)), t.rsa, t.strideK(r), (*float32)(b), ldb, bps,
+		t.tile(r, panels, unsafe.Add(t.a, u*t.step), b, ldb, bps,
 			(*float32)(unsafe.Add(c, u*ldc)), ldc, (*float32)(unsafe.Add(init, u*ldi)), ldi)
 		i += r
 	}
@@ -249,8 +280,7 @@ func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
 		for q := range r {
 			copy(s[q][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i+q)*ldi)), cols))
 		}
-		tile(r, 1, t.k, (*float32)(unsafe.Add(t.a, uintptr(i)*t.step)), t.rsa, t.strideK(r), (*float32)(b), ldb, 0,
-			&s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
+		t.tile(r, 1, unsafe.Add(t.a, uintptr(i)*t.step), b, ldb, 0, &s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
 		for q := range r {
 			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i+q)*ldc)), cols), s[q][:cols])
 		}

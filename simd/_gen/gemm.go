@@ -52,7 +52,7 @@ var gemmShapes = [][2]int{{1, 4}, {1, 2}, {1, 1}, {2, 2}, {2, 1}, {3, 2}, {3, 1}
 
 func gemmFile(g *gen) {
 	for _, s := range gemmShapes {
-		gemmTile(g, avx2, s[0], s[1])
+		gemmTile(g, avx2, s[0], s[1], false)
 	}
 	copyPanel(g)
 	for rows := 4; rows <= 6; rows++ {
@@ -170,15 +170,18 @@ func transpose8(g *gen) {
 	g.finish()
 }
 
-// gemmTile makes a micro-kernel. Up to two vectors of b stay in registers for a
-// step, with the elements of a broadcast in turn; where a step has more, the
-// elements of a stay and b comes in turn.
-func gemmTile(g *gen, s isa, rows, panels int) {
+// gemmTile makes a micro-kernel over panels of float32, or of pairs of BF16. Up to
+// two vectors of b stay in registers for a step, with the elements of a broadcast
+// in turn; where a step has more, the elements of a stay and b comes in turn.
+func gemmTile(g *gen, s isa, rows, panels int, bf16 bool) {
 	perPanel := 64 / s.bytes
 	vectors := perPanel * panels
-	name := fmt.Sprintf("gemm%dx%d%s", rows, 16*panels, s.suffix)
+	name, what := fmt.Sprintf("gemm%dx%d%s", rows, 16*panels, s.suffix), "*float32, ldb, bps"
+	if bf16 {
+		name, what = fmt.Sprintf("gemm%dx%dBF16%s", rows, 16*panels, s.suffix), "*uint16, bps"
+	}
 	g.kernel(name,
-		"func(k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)",
+		fmt.Sprintf("func(k int, a *float32, rsa, csa uintptr, b %s uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)", what),
 		fmt.Sprintf("%s computes a tile of %d rows and %d columns.", name, rows, 16*panels))
 
 	// Prologue: accumulators from init.
@@ -204,7 +207,11 @@ func gemmTile(g *gen, s isa, rows, panels int) {
 		g.Label("start")
 	}
 	csa := g.load("csa")
-	b, ldb := g.load("b"), g.load("ldb")
+	b := g.load("b")
+	var ldb reg.Register
+	if !bf16 {
+		ldb = g.load("ldb")
+	}
 	// Rows 0, 1, 2 are addressed from a, and so on by threes.
 	bases := []reg.Register{g.load("a")}
 	var rsa reg.Register
@@ -244,68 +251,96 @@ func gemmTile(g *gen, s isa, rows, panels int) {
 
 	// What stays in registers is prefetched, since it is few streams.
 	var far, near []reg.Register
+	ahead := func(list *[]reg.Register, steps uint32, q int) {
+		r := g.GP64()
+		if bf16 {
+			g.MOVQ(operand.I32(int32(64*steps)), r)
+		} else {
+			g.IMUL3Q(operand.U32(steps), ldb, r)
+		}
+		if q == 1 {
+			g.ADDQ(bps, r)
+		}
+		*list = append(*list, r)
+	}
 	if vectors <= 2 {
 		for q := range panels {
-			far = append(far, g.GP64())
-			g.IMUL3Q(operand.U32(prefetchSteps), ldb, far[q])
-			if q == 1 {
-				g.ADDQ(bps, far[q])
-			}
+			ahead(&far, prefetchSteps, q)
 			if s == avx512 && rows >= 8 {
-				near = append(near, g.GP64())
-				g.IMUL3Q(operand.U32(prefetchNear), ldb, near[q])
-				if q == 1 {
-					g.ADDQ(bps, near[q])
-				}
+				ahead(&near, prefetchNear, q)
 			}
 		}
 	}
-	g.TESTQ(k, k)
-	g.JZ(operand.LabelRef("store"))
-	g.Label("step")
-	if vectors <= 2 {
+
+	// step adds one step of k, for which load puts vector v of b into a register.
+	step := func(load func(v int) reg.VecVirtual) {
+		if vectors <= 2 {
+			var bv []reg.VecVirtual
+			for v := range vectors {
+				bv = append(bv, load(v))
+			}
+			for i := range rows {
+				t := s.vector(g)
+				g.VBROADCASTSS(rowA(i), t)
+				for v := range vectors {
+					g.VFMADD231PS(bv[v], t, acc[i][v])
+				}
+			}
+		} else {
+			t := make([]reg.VecVirtual, rows)
+			for i := range t {
+				t[i] = s.vector(g)
+				g.VBROADCASTSS(rowA(i), t[i])
+			}
+			for v := range vectors {
+				if rows == 1 && !bf16 {
+					g.VFMADD231PS(vecB(v), t[0], acc[0][v])
+					continue
+				}
+				bv := load(v)
+				for i := range rows {
+					g.VFMADD231PS(bv, t[i], acc[i][v])
+				}
+			}
+		}
+		for _, a := range bases {
+			g.ADDQ(csa, a)
+		}
+	}
+	prefetchB := func() {
 		for _, r := range near {
 			g.PREFETCHT0(operand.Mem{Base: b, Index: r, Scale: 1})
 		}
 		for _, r := range far {
 			g.PREFETCHT1(operand.Mem{Base: b, Index: r, Scale: 1})
 		}
-		var bv []reg.VecVirtual
-		for v := range vectors {
-			bv = append(bv, s.vector(g))
-			g.VMOVUPS(vecB(v), bv[v])
-		}
-		for i := range rows {
-			t := s.vector(g)
-			g.VBROADCASTSS(rowA(i), t)
-			for v := range vectors {
-				g.VFMADD231PS(bv[v], t, acc[i][v])
-			}
-		}
+	}
+	if bf16 {
+		first, second := widener(g, s, vecB)
+		g.SHRQ(operand.Imm(1), k)
+		g.JZ(operand.LabelRef("odd"))
+		g.Label("pair")
+		prefetchB()
+		step(first)
+		step(second)
+		g.ADDQ(operand.Imm(64), b)
+		g.DECQ(k)
+		g.JNZ(operand.LabelRef("pair"))
+		g.Label("odd")
+		last := g.load("k")
+		g.TESTQ(operand.U32(1), last)
+		g.JZ(operand.LabelRef("store"))
+		step(first)
 	} else {
-		t := make([]reg.VecVirtual, rows)
-		for i := range t {
-			t[i] = s.vector(g)
-			g.VBROADCASTSS(rowA(i), t[i])
-		}
-		for v := range vectors {
-			if rows == 1 {
-				g.VFMADD231PS(vecB(v), t[0], acc[0][v])
-				continue
-			}
-			bv := s.vector(g)
-			g.VMOVUPS(vecB(v), bv)
-			for i := range rows {
-				g.VFMADD231PS(bv, t[i], acc[i][v])
-			}
-		}
+		g.TESTQ(k, k)
+		g.JZ(operand.LabelRef("store"))
+		g.Label("step")
+		prefetchB()
+		step(func(v int) reg.VecVirtual { return g.fetch(s, vecB(v), nil) })
+		g.ADDQ(ldb, b)
+		g.DECQ(k)
+		g.JNZ(operand.LabelRef("step"))
 	}
-	for _, a := range bases {
-		g.ADDQ(csa, a)
-	}
-	g.ADDQ(ldb, b)
-	g.DECQ(k)
-	g.JNZ(operand.LabelRef("step"))
 
 	g.Label("store")
 	c, ldc := g.load("c"), g.load("ldc")

@@ -26,13 +26,20 @@ against the AVX2 kernels.
 // tileRows512 is the most rows of a tile: 24 accumulators of two panels.
 const tileRows512 = 12
 
-func gemm512File(g *gen) {
-	gemmTile(g, avx512, 1, 4)
-	gemmTile(g, avx512, 2, 4)
+// gemmShapes512 are the tiles: rows, panels.
+func gemmShapes512() (shapes [][2]int) {
+	shapes = append(shapes, [2]int{1, 4}, [2]int{2, 4})
 	for panels := 2; panels >= 1; panels-- {
 		for rows := 1; rows <= tileRows512; rows++ {
-			gemmTile(g, avx512, rows, panels)
+			shapes = append(shapes, [2]int{rows, panels})
 		}
+	}
+	return shapes
+}
+
+func gemm512File(g *gen) {
+	for _, s := range gemmShapes512() {
+		gemmTile(g, avx512, s[0], s[1], false)
 	}
 	copyTiles512(g)
 }

@@ -32,6 +32,8 @@ func main() {
 	}{
 		{"gemm_avx2_amd64", gemmHeader, gemmFile},
 		{"gemm_avx512_amd64", gemm512Header, gemm512File},
+		{"gemm_bf16_avx2_amd64", gemmBF16Header, gemmBF16File(avx2, gemmShapes)},
+		{"gemm_bf16_avx512_amd64", gemmBF16Header, gemmBF16File(avx512, gemmShapes512())},
 		{"vec_avx2_amd64", vecHeader, vecFile},
 		{"exp_avx2_amd64", expHeader, expFile(avx2)},
 		{"exp_avx512_amd64", expHeader, expFile(avx512)},
