@@ -58,9 +58,11 @@
 //
 // Two types describe how a model computes on a device: W of its matrices, and A
 // of the activations that enter and leave matrix products and attention, which
-// Backend.Precision gives. The residual stream and its gradient, norms' and
-// biases' weights, statistics, log-probs, weight gradients and optimizer state
-// are F32 at any W; so are all logits.
+// Backend.Precision gives. With W of BF16, A is BF16 on a GPU and F32 on the CPU,
+// whose results are then those of F32 with the same weights, to the bit. The
+// residual stream and its gradient, norms' and biases' weights, statistics,
+// log-probs, weight gradients and optimizer state are F32 at any W; so are all
+// logits.
 //
 // Misuse of shapes panics with a constant string, as an index out of range
 // would; failures of a device are errors, returned by Alloc, Wait and Sync.

@@ -2,11 +2,11 @@ package engine
 
 // Element types in this file: W is the type of the matrices that are multiplied
 // by, A that of the activations that go with them (Backend.Precision): F32 and
-// F32, or BF16 and BF16. A tensor without a type is F32. "F32 or A" is a choice
-// of the caller's, which the operation learns from the tensor itself. A result
-// stored as BF16 is the float32 result rounded once, to nearest even; what is
-// rounded besides stands with the operation. No other combination of types is
-// accepted.
+// F32; or BF16 and BF16 on a GPU, BF16 and F32 on the CPU. A tensor without a type
+// is F32. "F32 or A" is a choice of the caller's, which the operation learns from
+// the tensor itself. A result stored as BF16 is the float32 result rounded once, to
+// nearest even; what is rounded besides stands with the operation. No other
+// combination of types is accepted.
 
 // GatherArgs: Dst[t] = Table[IDs[t]]. Rows with IDs[t] < 0 become zero.
 // The embedding's forward.

@@ -37,9 +37,9 @@ type Backend struct {
 	// they allocate nothing.
 	ops operations
 
-	shared       []float32 // scratch that the tiles of one operation share
-	packed       []float32 // panels of a weight that was not prepared
-	columnPanels []float32 // panels of a gradient's second operand
+	shared       []float32  // scratch that the tiles of one operation share
+	packed       packedRows // panels of a weight that was not prepared
+	columnPanels []float32  // panels of a gradient's second operand
 	plan         attentionPlan
 	decode       decodePlan
 	partial      []float64
@@ -74,10 +74,10 @@ func (b *Backend) Name() string {
 	return s + ")"
 }
 
-// Precision says that activations are F32, and that weights are too.
+// Precision says that activations are F32, with weights in F32 or BF16.
 func (b *Backend) Precision(weights engine.DType) (engine.DType, error) {
-	if weights != engine.F32 {
-		return 0, fmt.Errorf("cpu: weights in %v: the CPU computes in F32 alone: %w", weights, errors.ErrUnsupported)
+	if weights != engine.F32 && weights != engine.BF16 {
+		return 0, fmt.Errorf("cpu: weights in %v: the CPU takes F32 and BF16: %w", weights, errors.ErrUnsupported)
 	}
 	return engine.F32, nil
 }
@@ -99,7 +99,7 @@ func (b *Backend) Close() error {
 	}
 	b.closed = true
 	b.pool.close()
-	b.shared, b.packed, b.columnPanels, b.partial = nil, nil, nil, nil
+	b.shared, b.packed, b.columnPanels, b.partial = nil, packedRows{}, nil, nil
 	b.plan, b.decode, b.ops = attentionPlan{}, decodePlan{}, operations{}
 	return nil
 }

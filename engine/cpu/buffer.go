@@ -154,7 +154,7 @@ func (b *Backend) live(t engine.Tensor, d engine.DType) *buffer {
 	}
 	if buf.dtype != d {
 		if buf.dtype == engine.BF16 {
-			panic("cpu: unsupported dtype: BF16 is storage only")
+			panic("cpu: unsupported dtype: only weights may be BF16")
 		}
 		panic("cpu: tensor has the wrong dtype")
 	}
@@ -232,6 +232,20 @@ func (b *Backend) i32(t engine.Tensor, rows, cols int) imat {
 		panic("cpu: tensor has the wrong shape")
 	}
 	return imat{p: buf.i[from:to:to], rows: t.Rows, cols: t.Cols, stride: t.Stride}
+}
+
+// bits is a BF16 tensor resolved to a slice.
+type bits struct {
+	p                  []uint16
+	rows, cols, stride int
+}
+
+func (m *bits) row(i int) []uint16 { return m.p[i*m.stride:][:m.cols:m.cols] }
+
+func (b *Backend) bf16(t engine.Tensor) bits {
+	buf := b.live(t, engine.BF16)
+	from, to := extent(t, buf.n)
+	return bits{p: buf.h[from:to:to], rows: t.Rows, cols: t.Cols, stride: t.Stride}
 }
 
 // halves resolves n BF16 elements that follow one another.

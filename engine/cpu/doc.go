@@ -25,8 +25,9 @@
 // nothing when it runs again with the same shapes: scratch memory belongs to
 // the backend and its workers and grows only when a larger shape is seen.
 //
-// Matrices are float32. Buffers of BF16 can be allocated and copied, not
-// computed with.
+// Weights are F32 or BF16, everything else is F32. A weight in BF16 gives the bits
+// of one with the same values in F32: few rows are multiplied by its panels as they
+// are, widened in registers, many by slices that are widened once.
 //
 // Start reading at backend.go, then pool.go and linear.go; attention.go is the
 // hardest part.

@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/updraft-ml/updraft/engine"
@@ -57,123 +56,6 @@ func (g *grid) tile(i int) (i0, i1, j0, j1 int) {
 	return i0, min(i0+g.rows, g.m), j0, min(j0+g.cols, g.n)
 }
 
-// PrepareWeight allocates and fills w.Prepared: w's rows in panels of
-// simd.PanelWidth, which Linear, LogProb and decoding read.
-func (b *Backend) PrepareWeight(w *engine.Weight) error {
-	b.outside()
-	buf, err := b.Alloc(engine.F32, simd.PackedLen(w.Rows, w.Cols))
-	if err != nil {
-		return fmt.Errorf("cpu: prepare weight %d×%d: %w", w.Rows, w.Cols, err)
-	}
-	w.Prepared = buf
-	b.RefreshWeight(*w)
-	return nil
-}
-
-// RefreshWeight fills w.Prepared from w's elements.
-func (b *Backend) RefreshWeight(w engine.Weight) {
-	if w.Prepared == nil {
-		return
-	}
-	op := next(b, &b.ops.pack)
-	*op = packOp{w: b.f32(w.Tensor), dst: b.panelsOf(w)}
-	b.submit(op)
-}
-
-func (b *Backend) panelsOf(w engine.Weight) []float32 {
-	buf := b.buffer(w.Prepared)
-	n := simd.PackedLen(w.Rows, w.Cols)
-	if buf.freed || len(buf.f) < n {
-		panic("cpu: prepared weight does not fit its matrix")
-	}
-	return buf.f[:n]
-}
-
-// weight is a weight resolved to its rows and its panels.
-type weight struct {
-	mat
-	panels []float32 // nil: not prepared
-}
-
-func (b *Backend) weight(w engine.Weight) weight {
-	r := weight{mat: b.f32(w.Tensor)}
-	if w.Prepared != nil {
-		r.panels = b.panelsOf(w)
-	}
-	return r
-}
-
-// packedWeight returns w's panels, packing them into scratch where w was not
-// prepared.
-func (b *Backend) packedWeight(w *weight) []float32 {
-	if w.panels != nil {
-		return w.panels
-	}
-	n := simd.PackedLen(w.rows, w.cols)
-	if len(b.packed) < n {
-		b.packed = alignedF32(n)
-	}
-	pack := &b.ops.pack
-	*pack = packOp{w: w.mat, dst: b.packed[:n]}
-	pack.run(b)
-	return pack.dst
-}
-
-// packOp packs a weight into panels, a few panels to a tile.
-type packOp struct {
-	w    mat
-	dst  []float32
-	rows int // of w to a tile
-}
-
-func (o *packOp) run(b *Backend) {
-	if o.w.rows == 0 || o.w.cols == 0 {
-		return
-	}
-	o.rows = roundUp(max(1, tileLeast/o.w.cols), simd.PanelWidth)
-	b.parallel(o, (o.w.rows+o.rows-1)/o.rows)
-}
-
-func (o *packOp) tile(_ *worker, i int) {
-	from := i * o.rows
-	n := min(o.rows, o.w.rows-from)
-	k := o.w.cols
-	simd.PackNT(o.dst[from*k:][:simd.PackedLen(n, k)], o.w.from(from, 0), n, k, o.w.stride)
-}
-
-// columns returns m packed as the second operand of a product m.rows deep, in
-// scratch that the next packing takes over.
-func (b *Backend) columns(m mat) []float32 {
-	n := simd.PackedLen(m.cols, m.rows)
-	if len(b.columnPanels) < n {
-		b.columnPanels = alignedF32(n)
-	}
-	op := &b.ops.packColumns
-	*op = packColumnsOp{m: m, dst: b.columnPanels[:n]}
-	b.parallel(op, (m.rows+packRows-1)/packRows)
-	return op.dst
-}
-
-// packColumnsOp packs a matrix by columns. A tile takes all panels of a few rows,
-// which are then read once, a page at a time.
-type packColumnsOp struct {
-	m   mat
-	dst []float32
-}
-
-// packRows is the number of rows of a tile, as many as the first translation
-// buffer holds pages.
-const packRows = 64
-
-func (o *packColumnsOp) tile(_ *worker, i int) {
-	from := i * packRows
-	k := min(packRows, o.m.rows-from)
-	for j := 0; j < o.m.cols; j += simd.PanelWidth {
-		n := min(simd.PanelWidth, o.m.cols-j)
-		simd.PackNN(o.dst[j*o.m.rows+from*simd.PanelWidth:], o.m.from(from, j), n, k, o.m.stride)
-	}
-}
-
 // Linear computes Y = X·Wᵀ + Bias + Residual.
 func (b *Backend) Linear(a engine.LinearArgs) {
 	op := next(b, &b.ops.linear)
@@ -196,7 +78,7 @@ type linearOp struct {
 	residual mat
 	add      bool // of residual
 
-	panels []float32
+	panels packedRows
 	grid   grid
 }
 
@@ -234,18 +116,17 @@ func (o *linearOp) tile(w *worker, i int) {
 
 // product computes rows i0..i1 and columns j0..j1 of X·Wᵀ + Bias.
 func (o *linearOp) product(i0, i1, j0, j1 int, c []float32, ldc int) {
-	k := o.x.cols
-	if o.bias != nil {
-		simd.GemmPackedBias(i1-i0, j1-j0, k, o.x.from(i0, 0), o.x.stride, 1, o.panels[j0*k:], c, ldc, o.bias[j0:j1])
-		return
+	bias := o.bias
+	if bias != nil {
+		bias = bias[j0:j1]
 	}
-	simd.GemmPacked(i1-i0, j1-j0, k, o.x.from(i0, 0), o.x.stride, 1, o.panels[j0*k:], c, ldc, false)
+	o.panels.multiply(i1-i0, j1-j0, o.x.cols, j0, o.x.from(i0, 0), o.x.stride, c, ldc, bias)
 }
 
 // LinearBackwardInput computes DX = or += DY·W.
 func (b *Backend) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 	op := next(b, &b.ops.linearInput)
-	*op = linearInputOp{dx: b.f32(a.DX), dy: b.f32(a.DY), w: b.f32(a.W.Tensor), accumulate: a.Accumulate}
+	*op = linearInputOp{dx: b.f32(a.DX), dy: b.f32(a.DY), w: b.weight(a.W), accumulate: a.Accumulate}
 	if op.dx.rows != op.dy.rows || op.dx.cols != op.w.cols || op.dy.cols != op.w.rows {
 		panic("cpu: linear backward input: shapes do not match")
 	}
@@ -253,7 +134,8 @@ func (b *Backend) LinearBackwardInput(a engine.LinearBackwardInputArgs) {
 }
 
 type linearInputOp struct {
-	dx, dy, w  mat
+	dx, dy     mat
+	w          weight
 	accumulate bool
 	panels     []float32 // of W by columns; nil where few rows would not pay for it
 	grid       grid
@@ -264,7 +146,7 @@ type linearInputOp struct {
 const columnsMin = 64
 
 func (o *linearInputOp) run(b *Backend) {
-	if o.dx.rows >= columnsMin {
+	if o.dx.rows >= columnsMin || o.w.bits != nil {
 		o.panels = b.columns(o.w)
 	}
 	o.grid = newGrid(o.dx.rows, o.dx.cols, o.dy.cols, len(b.pool.workers))
@@ -320,7 +202,7 @@ func (o *linearWeightOp) run(b *Backend) {
 	for o.row0 = 0; o.row0 < t; o.row0 += each {
 		o.rows = min(each, t-o.row0)
 		if o.panels = nil; o.dw.rows >= columnsMin {
-			o.panels = b.columns(o.x.rowRange(o.row0, o.rows))
+			o.panels = b.columns(weight{mat: o.x.rowRange(o.row0, o.rows)})
 		}
 		o.grid = newGrid(o.dw.rows, o.dw.cols, o.rows, len(b.pool.workers))
 		tiles := o.grid.tiles

@@ -73,7 +73,7 @@ type logProbOp struct {
 	logProb, entropy, lse []float32
 	scale                 float32
 
-	panels []float32
+	panels packedRows
 	rows   int
 }
 
@@ -105,7 +105,7 @@ func (o *logProbOp) tile(w *worker, i int) {
 	z := w.floats(m * min(o.w.rows, engine.VocabChunk))
 	for v := 0; v < o.w.rows; v += engine.VocabChunk {
 		n := min(engine.VocabChunk, o.w.rows-v)
-		simd.GemmPacked(m, n, k, o.x.from(from, 0), o.x.stride, 1, o.panels[v*k:], z, n, false)
+		o.panels.multiply(m, n, k, v, o.x.from(from, 0), o.x.stride, z, n, nil)
 		if o.scale != 1 {
 			simd.Scale(z[:m*n], o.scale, z[:m*n])
 		}
@@ -168,7 +168,7 @@ type logProbBackwardOp struct {
 	weight             bool // its gradient is wanted
 	scale              float32
 
-	panels  []float32
+	panels  packedRows
 	columns []float32 // the second operand of passes 1 and 2
 	dz      mat
 	row0    int // first row of dz
@@ -199,7 +199,7 @@ func (o *logProbBackwardOp) run(b *Backend) {
 			b.parallel(o, o.grid.tiles)
 		}
 		if o.weight {
-			o.columns = b.columns(o.x.rowRange(o.row0, o.dz.rows))
+			o.columns = b.columns(weight{mat: o.x.rowRange(o.row0, o.dz.rows)})
 			o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
 			b.parallel(o, o.grid.tiles)
 		}
@@ -211,8 +211,7 @@ func (o *logProbBackwardOp) tile(w *worker, i int) {
 	m, n := i1-i0, j1-j0
 	switch o.pass {
 	case 0:
-		k := o.x.cols
-		simd.GemmPacked(m, n, k, o.x.from(o.row0+i0, 0), o.x.stride, 1, o.panels[j0*k:], o.dz.from(i0, j0), o.dz.stride, false)
+		o.panels.multiply(m, n, o.x.cols, j0, o.x.from(o.row0+i0, 0), o.x.stride, o.dz.from(i0, j0), o.dz.stride, nil)
 		p := w.floats(n)
 		for r := range m {
 			o.gradient(o.dz.from(i0+r, j0)[:n], p, o.row0+i0+r, j0)

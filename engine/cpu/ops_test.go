@@ -351,7 +351,7 @@ func TestCopyAndFillStridedOfEachDType(t *testing.T) {
 	r.Copy(f, h)
 	require.Equal(t, down(h), down(f))
 	require.PanicsWithValue(t, "cpu: copy: dtypes differ", func() { r.Copy(i, f) })
-	require.PanicsWithValue(t, "cpu: unsupported dtype: BF16 is storage only", func() { r.RMSNorm(engine.RMSNormArgs{Y: f, X: h, W: f, Groups: 1}) })
+	require.PanicsWithValue(t, "cpu: unsupported dtype: only weights may be BF16", func() { r.RMSNorm(engine.RMSNormArgs{Y: f, X: h, W: f, Groups: 1}) })
 }
 
 // 8-bit moments of many blocks: the codes are the nearest ones, found by the

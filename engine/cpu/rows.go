@@ -120,34 +120,54 @@ func (o *copyOp) tile(_ *worker, i int) {
 // Gather computes Dst[t] = Table[IDs[t]].
 func (b *Backend) Gather(a engine.GatherArgs) {
 	op := next(b, &b.ops.gather)
-	*op = gatherOp{dst: b.f32(a.Dst), table: b.f32(a.Table)}
-	op.ids = b.ints(a.IDs, op.dst.rows)
-	if op.dst.cols != op.table.cols {
-		panic("cpu: gather: shapes do not match")
+	*op = gatherOp{rows: a.Dst.Rows, ids: b.ints(a.IDs, a.Dst.Rows), known: a.Table.Rows}
+	op.rounded, op.rounding = is(a.Table, engine.BF16), is(a.Dst, engine.BF16)
+	if op.rounded {
+		op.table16 = b.bf16(a.Table)
+	} else {
+		op.table = b.f32(a.Table)
+	}
+	if op.rounding {
+		op.dst16 = b.bf16(a.Dst)
+	} else {
+		op.dst = b.f32(a.Dst)
+	}
+	if a.Dst.Cols != a.Table.Cols || op.rounding && !op.rounded {
+		panic("cpu: gather: shapes or types do not match")
 	}
 	b.submit(op)
 }
 
+// gatherOp copies rows of F32 or of BF16, or widens the latter.
 type gatherOp struct {
-	dst, table mat
-	ids        []int32
-	block      int
+	rows, known       int // of dst and of the table
+	ids               []int32
+	rounded, rounding bool // the table, and dst too, is BF16
+	table, dst        mat
+	table16, dst16    bits
+	block             int
 }
 
 func (o *gatherOp) run(b *Backend) {
 	var tiles int
-	o.block, tiles = rowBlocks(o.dst.rows, o.dst.cols)
+	o.block, tiles = rowBlocks(o.rows, max(o.dst.cols, o.dst16.cols))
 	b.parallel(o, tiles)
 }
 
 func (o *gatherOp) tile(_ *worker, i int) {
-	for t := i * o.block; t < min((i+1)*o.block, o.dst.rows); t++ {
+	for t := i * o.block; t < min((i+1)*o.block, o.rows); t++ {
 		id := int(o.ids[t])
 		switch {
+		case id >= o.known:
+			panic("cpu: gather: id out of range")
+		case o.rounding && id < 0:
+			clear(o.dst16.row(t))
+		case o.rounding:
+			copy(o.dst16.row(t), o.table16.row(id))
 		case id < 0:
 			clear(o.dst.row(t))
-		case id >= o.table.rows:
-			panic("cpu: gather: id out of range")
+		case o.rounded:
+			half.DecodeBF16(o.dst.row(t), o.table16.row(id))
 		default:
 			copy(o.dst.row(t), o.table.row(id))
 		}

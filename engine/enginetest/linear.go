@@ -49,9 +49,8 @@ func linearChecks(w engine.DType) (checks list) {
 		add("LinearBackwardWeight", "plain", func(e *env) error { return linearBackwardWeight(e, t, k, n, i%2 == 0) })
 	}
 	checks.one("Linear", "one chain in ascending K", chainInOrder)
-	if w == engine.F32 { // matrix instructions add several products at once
-		checks.one("Linear", "the chain is fused", chainIsFused)
-	} else {
+	checks.one("Linear", "the chain is fused", chainIsFused)
+	if w != engine.F32 {
 		checks.one("Linear", "rounded once", linearRoundsOnce)
 		checks.one("LinearBackwardInput", "rounded once", inputGradientRoundsOnce)
 		checks.one("RoPE", "rounded once", ropeRoundsOnce)
@@ -140,12 +139,12 @@ func linearBackwardWeight(e *env, t, k, n int, withBias bool) error {
 // products as one; there the three are the only ones of such a step.
 func chainInOrder(e *env) error {
 	every := 1
-	if e.w != engine.F32 {
+	if e.a != engine.F32 {
 		every = matrixK
 	}
-	return exactChains(e, 3*every, func(row []float32) float64 {
-		for i := 0; i < len(row); i += every {
-			row[i] = []float32{1 << 60, -1 << 60, 1}[i/every%3]
+	return exactChains(e, 3*every, func(_, w []float32) float64 {
+		for i := 0; i < len(w); i += every {
+			w[i] = []float32{1 << 60, -1 << 60, 1}[i/every%3]
 		}
 		return 1
 	})
@@ -154,38 +153,32 @@ func chainInOrder(e *env) error {
 // matrixK is the depth of a matrix instruction on BF16.
 const matrixK = 16
 
-// chainIsFused: −(1+2⁻¹¹) is followed by (1+2⁻¹²)², whose last bit 2⁻²⁴ only a
-// fused multiply-add carries into the sum.
+// chainIsFused: −(1+2⁻⁷+2⁻¹⁷) is followed by (1+2⁻¹⁷)·(1+2⁻⁷), whose last bit 2⁻²⁴
+// only a fused multiply-add carries into the sum. Matrix instructions, which are
+// what BF16 activations go through, add several products at once.
 func chainIsFused(e *env) error {
-	return exactChains(e, 3, func(row []float32) float64 {
-		row[1], row[2] = -(1 + 1.0/(1<<11)), 1+1.0/(1<<12)
+	if e.a != engine.F32 {
+		return nil
+	}
+	return exactChains(e, 3, func(x, w []float32) float64 {
+		x[1], w[1] = -(1 + 1.0/(1<<7) + 1.0/(1<<17)), 1
+		x[2], w[2] = 1+1.0/(1<<17), 1+1.0/(1<<7)
 		return 1.0 / (1 << 24)
 	})
 }
 
-// exactChains multiplies rows of ones, but for 1+2⁻¹² in column 2 where fill
-// puts the same there, by a weight whose rows fill has filled, and demands the
-// exact sum that fill returns, at every place of the product's tiles. Depths are
-// multiples of the period.
-func exactChains(e *env, period int, fill func(row []float32) float64) error {
+// exactChains multiplies rows of ones by a weight of zeros, after fill has put
+// into a row of each what it wants there, and demands the exact sum that fill
+// returns, at every place of the product's tiles. Depths are multiples of the
+// period.
+func exactChains(e *env, period int, fill func(x, w []float32) float64) error {
 	const n = 36
 	for _, t := range pick(e, []int{1, 2, 5, 8, 13, 40}, []int{1, 5, 40}) {
 		for _, periods := range pick(e, []int{1, 2, 11, 22, 100, 342}, []int{1, 11, 22}) {
 			k := period * min(periods, 1026/period)
-			xs, ws, want := slices.Repeat([]float32{1}, t*k), make([]float32, n*k), make([]float64, t*n)
-			sum := 0.0
-			for r := range n {
-				sum = fill(ws[r*k : (r+1)*k])
-			}
-			if ws[2] > 1 && ws[2] < 2 {
-				for r := range t {
-					xs[r*k+2] = ws[2]
-				}
-			}
-			for i := range want {
-				want[i] = sum
-			}
-			x, w := e.data("X", t, k, xs), e.prepare(e.matrix("W", n, k, ws))
+			row, ws := slices.Repeat([]float32{1}, k), make([]float32, k)
+			want := slices.Repeat([]float64{fill(row, ws)}, t*n)
+			x, w := e.data("X", t, k, slices.Repeat(row, t)), e.prepare(e.matrix("W", n, k, slices.Repeat(ws, n)))
 			y := e.outF32("Y", t, n)
 			e.Linear(engine.LinearArgs{Y: y.Tensor, X: x.Tensor, W: w})
 			if err := e.fetch(); err != nil {

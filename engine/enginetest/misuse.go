@@ -110,13 +110,13 @@ func misuseChecks() (checks list) {
 }
 
 // precisionMisuseChecks: tensors of types that ops.go does not name together.
-// At F32 the odd one is BF16, at BF16 it is F32.
+// Where activations are F32 the odd one is BF16, and the other way round.
 func precisionMisuseChecks(w engine.DType) (checks list) {
-	odd := engine.BF16
-	if w == engine.BF16 {
-		odd = engine.F32
-	}
 	strange := func(e *env, name string, rows, cols int) engine.Tensor {
+		odd := engine.BF16
+		if e.a == engine.BF16 {
+			odd = engine.F32
+		}
 		return e.tensor(name, inplace, odd, e.layout, rows, cols, make([]float32, rows*cols)).Tensor
 	}
 	cases := map[string]func(e *env){
@@ -149,15 +149,16 @@ func precisionMisuseChecks(w engine.DType) (checks list) {
 				LogProb: e.outVec("L", 2).Tensor, Entropy: e.outVec("E", 2).Tensor, LSE: e.outVec("S", 2).Tensor, Scale: 1})
 		},
 	}
+	rounded := map[string]func(e *env){} // where activations are BF16
 	if w == engine.BF16 {
-		cases["Linear: a residual with a BF16 result"] = func(e *env) {
+		rounded["Linear: a residual with a BF16 result"] = func(e *env) {
 			_, w := e.weight("W", 4, 8)
 			e.Linear(engine.LinearArgs{Y: e.out("Y", 2, 4).Tensor, X: e.in("X", 2, 8).Tensor, W: w, Residual: e.in("R", 2, 4).Tensor})
 		}
-		cases["LinearBackwardWeight: DW"] = func(e *env) {
+		rounded["LinearBackwardWeight: DW"] = func(e *env) {
 			e.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: e.inout("DW", 4, 8).Tensor, DY: e.in("DY", 2, 4).Tensor, X: e.in("X", 2, 8).Tensor})
 		}
-		cases["RMSNormBackward: accumulates into BF16"] = func(e *env) {
+		rounded["RMSNormBackward: accumulates into BF16"] = func(e *env) {
 			v := func(name string) engine.Tensor { return e.in(name, 2, 8).Tensor }
 			e.RMSNormBackward(engine.RMSNormBackwardArgs{DX: e.inout("DX", 2, 8).Tensor, DY: v("DY"), X: v("X"),
 				W: e.vec("W", make([]float32, 8)).Tensor, Rstd: e.dataF32("Rstd", 2, 1, make([]float32, 2)).Tensor, Groups: 1, Accumulate: true})
@@ -165,6 +166,14 @@ func precisionMisuseChecks(w engine.DType) (checks list) {
 	}
 	for name, misuse := range cases {
 		checks.one("Misuse", "types/"+name, func(e *env) error { return mustPanic(e, misuse) })
+	}
+	for name, misuse := range rounded {
+		checks.one("Misuse", "types/"+name, func(e *env) error {
+			if e.a != engine.BF16 {
+				return nil
+			}
+			return mustPanic(e, misuse)
+		})
 	}
 	sortChecks(checks)
 	return checks

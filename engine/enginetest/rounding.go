@@ -27,10 +27,14 @@ var sums3 = [][3]float32{
 	{1.9921875, 1.0 / (1 << 8), 0}, // up to 2
 }
 
-// roundedSums returns the sums rounded to BF16, and the summands.
-func roundedSums() (want []float64, summands []float32) {
+// roundedSums returns the sums as activations store them, and the summands.
+func (e *env) roundedSums() (want []float64, summands []float32) {
 	for _, s := range sums3 {
-		want = append(want, float64(half.FromBF16(half.BF16(s[0]+s[1]+s[2]))))
+		sum := s[0] + s[1] + s[2]
+		if e.a == engine.BF16 {
+			sum = half.FromBF16(half.BF16(sum))
+		}
+		want = append(want, float64(sum))
 		summands = append(summands, s[:]...)
 	}
 	return want, summands
@@ -44,10 +48,10 @@ func repeatEach(v []float64, n int) (out []float64) {
 	return out
 }
 
-// linearRoundsOnce: a result is rounded to BF16 once, to nearest even.
+// linearRoundsOnce: a result in BF16 is rounded once, to nearest even.
 func linearRoundsOnce(e *env) error {
 	const n = 9
-	want, summands := roundedSums()
+	want, summands := e.roundedSums()
 	for _, l := range layouts {
 		e.layout = l
 		x, y := e.data("X", len(want), 3, summands), e.out("Y", len(want), n)
@@ -67,7 +71,7 @@ func linearRoundsOnce(e *env) error {
 // is what is rounded.
 func inputGradientRoundsOnce(e *env) error {
 	const k = 9
-	want, summands := roundedSums()
+	want, summands := e.roundedSums()
 	rows := len(want)
 	w := e.prepare(e.matrix("W", 3, k, slices.Repeat([]float32{1}, 3*k)))
 	dx := e.out("DX", rows, k)
@@ -91,7 +95,7 @@ func inputGradientRoundsOnce(e *env) error {
 // ropeRoundsOnce: one times a cosine that float32 holds and BF16 does not.
 func ropeRoundsOnce(e *env) error {
 	const d = 8
-	want, summands := roundedSums()
+	want, summands := e.roundedSums()
 	rows := len(want)
 	var xs, cos []float32
 	var out []float64
@@ -113,7 +117,7 @@ func ropeRoundsOnce(e *env) error {
 
 // conversions: Copy, Upload and Download between F32 and BF16, any strides.
 func conversions(e *env) error {
-	want, summands := roundedSums()
+	want, summands := e.roundedSums()
 	var src []float32
 	for i := range want {
 		src = append(src, summands[3*i]+summands[3*i+1]+summands[3*i+2])
