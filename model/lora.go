@@ -18,7 +18,8 @@ import (
 // Products are computed with the sum, which is made anew from the frozen W after
 // each update: generation and the training forward run as they do without
 // adapters, and to the same bits as each other. A and B have F32 masters; where
-// W is BF16, the sum is of Alpha/R · A and B in BF16, and rounded once.
+// W is BF16, the sum is of Alpha/R · A in BF16 and B in the type of activations, and
+// rounded once.
 type LoRA struct {
 	R             int      // rank; 0: 16
 	Alpha         float64  // 0: 32
@@ -150,18 +151,32 @@ func uniform(v []float32, seed, place uint64, bound float64) {
 }
 
 // bytes returns the memory of newAdapters, without the frozen copies.
-func (s *adapterSet) bytes(d engine.DType) int64 {
+func (s *adapterSet) bytes(d, act engine.DType) int64 {
 	n := int64(s.total) * int64(2*engine.F32.Size())
+	if act != engine.F32 {
+		n += int64(s.total) * int64(act.Size())
+	}
 	if d != engine.F32 {
-		n += int64(s.total) * int64(2*d.Size())
+		n += int64(s.total) * int64(d.Size())
+	}
+	if d != act {
+		n += int64(s.largest()) * int64(engine.F32.Size())
 	}
 	return n + paramAlign*paramAlign*int64(engine.F32.Size())
 }
 
+// largest returns the elements of the largest target.
+func (s *adapterSet) largest() (n int) {
+	for i := range s.list {
+		n = max(n, s.list[i].target.len())
+	}
+	return n
+}
+
 // prepared returns about the memory of what a backend lays out as it likes: the
 // scaled ones.
-func (s *adapterSet) prepared() int64 {
-	return int64(s.total+paramAlign*paramAlign) * int64(engine.F32.Size())
+func (s *adapterSet) prepared(d engine.DType) int64 {
+	return int64(s.total)*int64(d.Size()) + paramAlign*paramAlign*int64(engine.F32.Size())
 }
 
 // adapters are an adapterSet's numbers on a device: F32 masters, and from them, by
@@ -172,9 +187,10 @@ type adapters struct {
 
 	masters, scaled engine.Buffer // F32, scaled by scale()
 	unit            engine.Buffer // scale() times the unit matrix
-	// The two rounded to the type of the products' matrices; themselves where that
-	// is F32.
+	// The two rounded, to the types of activations and of the products' matrices;
+	// themselves where those are F32.
 	low, lowScaled engine.Buffer
+	sum            engine.Buffer // one target in F32, where these types differ; else nil
 
 	diagonal engine.Weight      // over unit
 	scaledAB [][2]engine.Weight // of each adapter, over lowScaled
@@ -182,6 +198,10 @@ type adapters struct {
 
 func newAdapters(be engine.Backend, s *adapterSet, d engine.DType) (*adapters, error) {
 	t := &adapters{adapterSet: s, be: be}
+	act, err := be.Precision(d)
+	if err != nil {
+		return nil, fmt.Errorf("model: adapters: %w", err)
+	}
 	alloc := func(dst *engine.Buffer, d engine.DType, n int) error {
 		b, err := be.Alloc(d, n)
 		if err != nil {
@@ -190,21 +210,21 @@ func newAdapters(be engine.Backend, s *adapterSet, d engine.DType) (*adapters, e
 		*dst = b
 		return nil
 	}
-	err := alloc(&t.masters, engine.F32, s.total)
+	err = alloc(&t.masters, engine.F32, s.total)
 	if err == nil {
 		err = alloc(&t.scaled, engine.F32, s.total)
 	}
 	if err == nil {
 		err = alloc(&t.unit, engine.F32, paramAlign*paramAlign)
 	}
-	if t.low, t.lowScaled = t.masters, t.scaled; d != engine.F32 {
-		t.low, t.lowScaled = nil, nil
-		if err == nil {
-			err = alloc(&t.low, d, s.total)
-		}
-		if err == nil {
-			err = alloc(&t.lowScaled, d, s.total)
-		}
+	if t.low = t.masters; err == nil && act != engine.F32 {
+		err = alloc(&t.low, act, s.total)
+	}
+	if t.lowScaled = t.scaled; err == nil && d != engine.F32 {
+		err = alloc(&t.lowScaled, d, s.total)
+	}
+	if err == nil && d != act {
+		err = alloc(&t.sum, engine.F32, s.largest())
 	}
 	if err == nil {
 		err = t.prepare()
@@ -250,8 +270,14 @@ func (t *adapters) free() {
 			}
 		}
 	}
-	for i, b := range []engine.Buffer{t.masters, t.scaled, t.unit, t.low, t.lowScaled} {
-		if b != nil && (i < 3 || t.low != t.masters) {
+	if t.low == t.masters {
+		t.low = nil
+	}
+	if t.lowScaled == t.scaled {
+		t.lowScaled = nil
+	}
+	for _, b := range []engine.Buffer{t.masters, t.scaled, t.unit, t.low, t.lowScaled, t.sum} {
+		if b != nil {
 			t.be.Free(b)
 		}
 	}
@@ -268,6 +294,8 @@ func (t *adapters) refresh() {
 	t.be.Linear(engine.LinearArgs{Y: all(t.scaled), X: all(t.masters), W: t.diagonal})
 	if t.low != t.masters {
 		t.be.Copy(all(t.low), all(t.masters))
+	}
+	if t.lowScaled != t.scaled {
 		t.be.Copy(all(t.lowScaled), all(t.scaled))
 	}
 	for _, ab := range t.scaledAB {
@@ -279,7 +307,15 @@ func (t *adapters) refresh() {
 // addTo adds adapter i's product to w [N, K], which has the type of the products'
 // matrices.
 func (t *adapters) addTo(w engine.Tensor, i int) {
-	t.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: w, DY: viewOf(t.low, t.list[i].b), W: t.scaledAB[i][0], Accumulate: true})
+	to := w
+	if t.sum != nil {
+		to = engine.Matrix(t.sum, 0, w.Rows, w.Cols)
+		t.be.Copy(to, w)
+	}
+	t.be.LinearBackwardInput(engine.LinearBackwardInputArgs{DX: to, DY: viewOf(t.low, t.list[i].b), W: t.scaledAB[i][0], Accumulate: true})
+	if t.sum != nil {
+		t.be.Copy(w, to)
+	}
 }
 
 // viewOf views a parameter's elements in a buffer that begins where its offsets

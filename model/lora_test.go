@@ -178,6 +178,7 @@ func loraCases(t testing.TB) []struct {
 		{"qwen3, 8-bit moments", "qwen3", be, Options{Moments: engine.U8}},
 		{"untied, recompute", "untied", be, Options{Recompute: true}},
 		{"BF16", "llama", rounding, Options{Weights: engine.BF16}},
+		{"BF16, F32 activations", "llama", newCPU(t), Options{Weights: engine.BF16}},
 		{"BF16, 8-bit moments", "qwen2", rounding, Options{Weights: engine.BF16, Moments: engine.U8}},
 	}
 }

@@ -421,38 +421,37 @@ func TestPlanIsWhatIsAllocated(t *testing.T) {
 			{Weights: engine.BF16, Moments: engine.U8, Trainable: true, MaxRows: 300, MaxContext: 90, Recompute: true},
 			{Trainable: true, MaxRows: 300, MaxContext: 90, LoRA: &LoRA{}},
 			{Weights: engine.BF16, Moments: engine.U8, Trainable: true, MaxRows: 300, MaxContext: 90, LoRA: testLoRA()}} {
-			be := &countingBackend{Backend: newCPU(t)}
-			if o.Weights == engine.BF16 {
-				be.Backend = newRounding(t)
-			}
-			so := SchedulerOptions{MaxBatch: 7, MaxTokens: 80, Marker: []int32{1}, MarkerAfter: []int32{2}}
-			m := newTiny(t, be, kind, o)
-			s := newScheduler(t, m, so)
-			plan := NewPlan(m.cfg, o, &so)
-			var prepared int64
-			for _, i := range plan.Items {
-				if strings.HasPrefix(i.Name, "weights in") {
-					prepared = i.Bytes
+			for _, open := range []func(testing.TB) engine.Backend{newCPU, newRounding} {
+				be := &countingBackend{Backend: open(t)}
+				so := SchedulerOptions{MaxBatch: 7, MaxTokens: 80, Marker: []int32{1}, MarkerAfter: []int32{2}}
+				m := newTiny(t, be, kind, o)
+				s := newScheduler(t, m, so)
+				plan := NewPlan(m.cfg, m.act, o, &so)
+				var prepared int64
+				for _, i := range plan.Items {
+					if strings.HasPrefix(i.Name, "weights in") {
+						prepared = i.Bytes
+					}
+					if i.Name == "gradients" { // and their norm
+						require.Equal(t, int64(m.trained.total+1)*4, i.Bytes)
+					}
 				}
-				if i.Name == "gradients" { // and their norm
-					require.Equal(t, int64(m.trained.total+1)*4, i.Bytes)
+				require.Equal(t, m.act == engine.F32, prepared > 0)
+				require.Equal(t, plan.Bytes()-prepared, be.bytes, "%s %+v", kind, o)
+				if !o.Trainable {
+					continue
 				}
+				step := func() {
+					b := randomBatch(8, m.cfg.VocabSize, 2, 9, 5, 6)
+					gradients(t, m, &b, make([]float32, b.Tokens()))
+					m.AdamWStep(AdamW{LR: 0.01})
+					run(t, s, Request{Prompt: []int32{1, 2, 3}, N: 9, MaxNewTokens: 40})
+				}
+				before := be.allocs
+				step()
+				step()
+				require.Equal(t, before, be.allocs)
 			}
-			require.Equal(t, o.Weights == engine.F32, prepared > 0)
-			require.Equal(t, plan.Bytes()-prepared, be.bytes, "%s %+v", kind, o)
-			if !o.Trainable {
-				continue
-			}
-			step := func() {
-				b := randomBatch(8, m.cfg.VocabSize, 2, 9, 5, 6)
-				gradients(t, m, &b, make([]float32, b.Tokens()))
-				m.AdamWStep(AdamW{LR: 0.01})
-				run(t, s, Request{Prompt: []int32{1, 2, 3}, N: 9, MaxNewTokens: 40})
-			}
-			before := be.allocs
-			step()
-			step()
-			require.Equal(t, before, be.allocs)
 		}
 	}
 }

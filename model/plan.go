@@ -12,10 +12,10 @@ type PlanItem struct {
 	Bytes int64
 }
 
-// NewPlan plans a model made with o and, unless s is nil, a scheduler over it.
-// Activations are taken to be of the weights' type, as they are on a device that
-// multiplies in it.
-func NewPlan(cfg Config, o Options, s *SchedulerOptions) Plan {
+// NewPlan plans a model made with o and, unless s is nil, a scheduler over it, on a
+// device whose activations are of type act beside weights of o's
+// (engine.Backend.Precision).
+func NewPlan(cfg Config, act engine.DType, o Options, s *SchedulerOptions) Plan {
 	cfg.setDefaults()
 	if o.MaxContext == 0 {
 		o.MaxContext = cfg.MaxPositionEmbeddings
@@ -32,7 +32,6 @@ func NewPlan(cfg Config, o Options, s *SchedulerOptions) Plan {
 		trained = &set.flat
 	}
 	f32 := int64(engine.F32.Size())
-	act := o.Weights
 	total := int64(l.total) * f32
 	var p Plan
 	add := func(name string, bytes int64) {
@@ -41,26 +40,29 @@ func NewPlan(cfg Config, o Options, s *SchedulerOptions) Plan {
 		}
 	}
 	vectors := int64(l.total-l.matrices) * f32
+	matrices := int64(l.matrices) * int64(o.Weights.Size())
 	switch {
 	case o.Weights == engine.F32:
-		prepared := int64(l.matrices) * f32
-		if !cfg.TieWordEmbeddings { // the input embedding is only gathered from
-			prepared -= int64(cfg.VocabSize) * int64(cfg.HiddenSize) * f32
-		}
 		add("weights", total)
-		if set != nil {
-			prepared += set.prepared()
-		}
-		add("weights in the backend's layout (about)", prepared)
 	case o.Trainable && set == nil:
 		add("masters", total)
-		add("weights", int64(l.matrices)*int64(o.Weights.Size()))
+		add("weights", matrices)
 	default:
-		add("weights", vectors+int64(l.matrices)*int64(o.Weights.Size()))
+		add("weights", vectors+matrices)
+	}
+	if act == engine.F32 { // what multiplies BF16 by BF16 reads weights where they are
+		prepared := matrices
+		if !cfg.TieWordEmbeddings { // the input embedding is only gathered from
+			prepared -= int64(cfg.VocabSize) * int64(cfg.HiddenSize) * int64(o.Weights.Size())
+		}
+		if set != nil {
+			prepared += set.prepared(o.Weights)
+		}
+		add("weights in the backend's layout (about)", prepared)
 	}
 	if set != nil {
 		add("frozen copies of adapted weights", int64(set.frozen)*int64(o.Weights.Size()))
-		add("adapters", set.bytes(o.Weights))
+		add("adapters", set.bytes(o.Weights, act))
 	}
 	if o.Trainable {
 		all := int64(trained.total) * f32

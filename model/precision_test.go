@@ -120,7 +120,11 @@ func TestBF16Gradients(t *testing.T) {
 // In BF16 as in F32, the log-probs and entropies of a rollout are those of the
 // training forward, bit for bit.
 func TestBF16RolloutEqualsForward(t *testing.T) {
-	be := newRounding(t)
+	t.Run("BF16 activations", func(t *testing.T) { rolloutEqualsForwardBF16(t, newRounding(t)) })
+	t.Run("F32 activations", func(t *testing.T) { rolloutEqualsForwardBF16(t, newCPU(t)) })
+}
+
+func rolloutEqualsForwardBF16(t *testing.T, be engine.Backend) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			m := newTiny(t, be, kind, Options{Weights: engine.BF16, MaxRows: 300})
@@ -133,6 +137,31 @@ func TestBF16RolloutEqualsForward(t *testing.T) {
 				gotP, gotE := forward(t, m, &b)
 				require.Zero(t, bitDiffs(logp, gotP), "log-probs")
 				require.Zero(t, bitDiffs(entropy, gotE), "entropies")
+			}
+		})
+	}
+}
+
+// On the CPU a model in BF16 computes what one in F32 with the same weights does:
+// log-probs, gradients and the masters after a step are equal bit for bit.
+func TestBF16OnTheCPUIsF32WithItsWeights(t *testing.T) {
+	be := newCPU(t)
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			var got [2][][]float32
+			for i, w := range []engine.DType{engine.F32, engine.BF16} {
+				m := newTiny(t, be, kind, Options{Weights: w, Trainable: true, MaxRows: 300})
+				roundWeights(t, m)
+				b := randomBatch(4, m.cfg.VocabSize, 20, 8, 30, 3, 60)
+				logp, entropy := forward(t, m, &b)
+				d := gradients(t, m, &b, logp)
+				m.AdamWStep(AdamW{LR: 0.01, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, GradScale: 1})
+				masters := make([]float32, m.layout.total)
+				require.NoError(t, be.Wait(be.DownloadF32(masters, engine.Vector(m.weights, 0, m.layout.total))))
+				got[i] = [][]float32{logp, entropy, d, masters}
+			}
+			for j := range got[0] {
+				require.Zero(t, bitDiffs(got[0][j], got[1][j]), "result %d", j)
 			}
 		})
 	}
@@ -332,7 +361,7 @@ func TestMomentCodes(t *testing.T) {
 // What a device cannot do is refused when the model is made.
 func TestPrecisionIsTheDevices(t *testing.T) {
 	be := newCPU(t)
-	_, err := New(be, tinyConfig("llama"), 1, Options{Weights: engine.BF16})
+	_, err := New(be, tinyConfig("llama"), 1, Options{Weights: engine.U8})
 	require.ErrorIs(t, err, errors.ErrUnsupported)
 	_, err = New(be, tinyConfig("llama"), 1, Options{Moments: engine.BF16})
 	require.ErrorContains(t, err, "must be F32 or U8")

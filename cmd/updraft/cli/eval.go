@@ -208,7 +208,7 @@ func (a *app) runEval(cmd *cobra.Command, f *evalFlags) error {
 		sources[method] = s
 	}
 	so := model.SchedulerOptions{MaxBatch: min(256, max(len(test), len(validation))), MaxTokens: longest}
-	plan := model.NewPlan(src.cfg, o, &so)
+	plan := planOn(be, src.cfg, o, &so)
 	if f.dryRun {
 		cost, err := f.cloud.dryEstimate(answers, "", forecast{sure: slices.Concat(test, validation)})
 		if err != nil {

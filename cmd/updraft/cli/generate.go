@@ -154,7 +154,7 @@ func (a *app) runGenerate(cmd *cobra.Command, f *generateFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := f.fits(be, src.cfg, o, &so, model.NewPlan(src.cfg, o, &so)); err != nil {
+	if err := f.fits(be, src.cfg, o, &so, planOn(be, src.cfg, o, &so)); err != nil {
 		return err
 	}
 	m, err := src.load(ctx, be, o)

@@ -155,12 +155,12 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 			}
 		}
 		so := &model.SchedulerOptions{MaxBatch: batch, MaxTokens: context}
-		plan = model.NewPlan(src.cfg, o, so)
-		n := &need{cfg: src.cfg, o: o, so: so, longest: context}
+		n := &need{cfg: src.cfg, o: o, so: so, bf16: true, longest: context}
 		free, _, known := hostMemory()
 		if f.device != deviceCPU && there {
-			free, known, n.gpu, n.bf16 = info.GPUs[usable].Memory, true, true, true
+			free, known, n.gpu = info.GPUs[usable].Memory, true, true
 		}
+		plan = n.plan(so)
 		if known {
 			info.Room = int64(free)
 			if info.Advice = "fits"; n.bytes() > free {

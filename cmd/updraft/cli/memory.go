@@ -100,12 +100,12 @@ type need struct {
 }
 
 func (n *need) bytes() uint64 {
-	b := uint64(model.NewPlan(n.cfg, n.o, n.so).Bytes())
+	b := uint64(n.plan(n.so).Bytes())
 	if n.o.LoRA == nil {
 		b += n.others
 	}
 	if n.eval != nil {
-		b += uint64(evaluation(n.cfg, n.o, n.eval).Bytes)
+		b += uint64(n.plan(n.eval).Bytes() - n.plan(nil).Bytes())
 	}
 	if !n.gpu {
 		return b + hostWork(n.cfg)
@@ -118,9 +118,28 @@ func (n *need) bytes() uint64 {
 	return b + gpu.WorkMemory(decoding)
 }
 
+// plan plans the model and a scheduler over it, unless so is nil.
+func (n *need) plan(so *model.SchedulerOptions) model.Plan {
+	return model.NewPlan(n.cfg, activations(n.gpu, n.o.Weights), n.o, so)
+}
+
+// activations returns the type of activations beside weights of type w, on a GPU or
+// on the CPU: what Backend.Precision says there.
+func activations(gpu bool, w engine.DType) engine.DType {
+	if gpu {
+		return w
+	}
+	return engine.F32
+}
+
+// planOn plans a model on be and a scheduler over it, unless so is nil.
+func planOn(be device, cfg model.Config, o model.Options, so *model.SchedulerOptions) model.Plan {
+	return model.NewPlan(cfg, activations(onGPU(be), o.Weights), o, so)
+}
+
 // evaluation is what evaluations in between take.
-func evaluation(cfg model.Config, o model.Options, so *model.SchedulerOptions) model.PlanItem {
-	return model.PlanItem{Name: "evaluation", Bytes: model.NewPlan(cfg, o, so).Bytes() - model.NewPlan(cfg, o, nil).Bytes()}
+func evaluation(be device, cfg model.Config, o model.Options, so *model.SchedulerOptions) model.PlanItem {
+	return model.PlanItem{Name: "evaluation", Bytes: planOn(be, cfg, o, so).Bytes() - planOn(be, cfg, o, nil).Bytes()}
 }
 
 // lever is a flag that makes a run take less.

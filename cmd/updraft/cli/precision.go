@@ -32,7 +32,7 @@ type precisionFlags struct {
 // registerType adds --dtype.
 func (p *precisionFlags) registerType(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&p.dtype, dtypeAuto, dtypeAuto, dtypeF32, dtypeBF16), "dtype",
-		"type of the matrices: float32, bfloat16 (with float32 sums and, in training, float32 masters), or auto: bfloat16 on a GPU, float32 on the CPU")
+		"type of the matrices: float32, bfloat16 (with float32 sums and, in training, float32 masters; on the CPU activations stay float32), or auto: bfloat16 on a GPU, float32 on the CPU")
 	bf16 := fs.VarPF((*bf16Value)(&p.dtype), spellingBF16, "", "alias of --dtype bfloat16")
 	bf16.NoOptDefVal, bf16.Hidden = "true", true
 }

@@ -261,11 +261,11 @@ func (a *app) runSFT(cmd *cobra.Command, f *sftFlags) error {
 	if f.fresh = src.dir == ""; f.fresh && o.LoRA != nil {
 		return inputf("--use-peft needs --model: a new model has nothing to adapt")
 	}
-	plan := model.NewPlan(src.cfg, o, nil)
+	plan := planOn(be, src.cfg, o, nil)
 	var so *model.SchedulerOptions
 	if f.rollouts.use {
 		so = &model.SchedulerOptions{MaxBatch: f.rollouts.batch(), MaxTokens: context}
-		plan = model.NewPlan(src.cfg, o, so)
+		plan = planOn(be, src.cfg, o, so)
 	}
 	if f.dryRun && f.rollouts.use {
 		return a.dryRun(cmd, plan, fmt.Sprintf("%d parameters, %d responses to %d prompts to choose demonstrations from", src.cfg.NumParameters(), len(prompts)*f.rollouts.samples, len(prompts)), nil)

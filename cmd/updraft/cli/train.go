@@ -464,13 +464,13 @@ func (a *app) runTrain(cmd *cobra.Command, f *trainFlags) error {
 	frozen := model.Options{MaxRows: o.MaxRows, Weights: o.Weights} // the reference model
 	// Adapters are trained over the reference model's own weights.
 	reference := c.Loss.Beta != 0 && o.LoRA == nil
-	plan := model.NewPlan(src.cfg, o, &so)
+	plan := planOn(be, src.cfg, o, &so)
 	if f.evaluates != nil {
-		plan.Items = append(plan.Items, evaluation(src.cfg, o, f.evaluates))
+		plan.Items = append(plan.Items, evaluation(be, src.cfg, o, f.evaluates))
 	}
 	plans := []model.Plan{plan}
 	if reference {
-		plans = append(plans, model.NewPlan(src.cfg, frozen, nil))
+		plans = append(plans, planOn(be, src.cfg, frozen, nil))
 	}
 	if f.dryRun {
 		cost, err := f.cloud.dryEstimate(answers, filepath.Join(f.outputDir, ledgerFile), f.forecast(c, train, eval))
