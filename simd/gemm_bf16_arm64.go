@@ -12,22 +12,71 @@ func gemmPackedBF16(m, n, k int, a []float32, rsa, csa int, packed []uint16, c [
 	gemmPackedBF16Generic(m, n, k, a, rsa, csa, packed, c, ldc, bias, st)
 }
 
-// directBF16 is the most rows for which tiles read BF16: there are no such tiles,
-// so that a slice of B is always widened first.
-const directBF16 = 0
+// directBF16 is the most rows for which tiles read BF16: for more, a slice of B
+// is widened first.
+const directBF16 = longM
 
+// tileBF16 runs the micro-kernel for rows × 16·panels over panels of BF16.
 func tileBF16(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
-	panic("simd: gemm: no tiles over BF16")
+	switch rows {
+	case 1:
+		switch panels {
+		case 4:
+			gemm1x64BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		case 2:
+			gemm1x32BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		default:
+			gemm1x16BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		}
+	case 2:
+		if panels == 2 {
+			gemm2x32BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		} else {
+			gemm2x16BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		}
+	case 3:
+		if panels == 2 {
+			gemm3x32BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		} else {
+			gemm3x16BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		}
+	case 4:
+		gemm4x16BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+	case 5:
+		gemm5x16BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+	default:
+		gemm6x16BF16NEON(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+	}
 }
 
 // widenPairs widens pairs ≥ 1 pairs of rows of one panel.
-func widenPairs(dst *float32, b *uint16, pairs int) {
-	n := 2 * PanelWidth * pairs
-	widenPairsGeneric(unsafe.Slice(dst, n), unsafe.Slice(b, n), pairs)
+func widenPairs(dst *float32, b *uint16, pairs int) { widenPairsNEON(dst, b, pairs) }
+
+func widenRows(dst []float32, b []uint16, ldb, k int) {
+	if use.neon {
+		widenRowsNEON(data(dst), unsafe.SliceData(b), uintptr(2*ldb), k)
+		return
+	}
+	widenRowsGeneric(dst, b, ldb, k)
 }
 
-func widenRows(dst []float32, b []uint16, ldb, k int) { widenRowsGeneric(dst, b, ldb, k) }
-
+// transposePairs moves words of two elements as transpose moves floats.
 func transposePairs(pairs, cols int, panel, w []uint16, ldw int) {
-	transposePairsGeneric(pairs, cols, panel, w, ldw)
+	if !use.neon {
+		transposePairsGeneric(pairs, cols, panel, w, ldw)
+		return
+	}
+	blocks, strips := pairs/4, cols/8
+	if blocks == 0 {
+		strips = 0
+	}
+	for j := 0; j < 8*strips; j += 8 {
+		transpose8NEON((*float32)(unsafe.Pointer(&panel[2*j])), 4*PanelWidth, (*float32)(unsafe.Pointer(&w[j*ldw])), uintptr(2*ldw), blocks)
+	}
+	if q := 4 * blocks; strips > 0 && q < pairs {
+		transposePairsGeneric(pairs-q, 8*strips, panel[2*q*PanelWidth:], w[2*q:], ldw)
+	}
+	if j := 8 * strips; j < cols {
+		transposePairsGeneric(pairs, cols-j, panel[2*j:], w[j*ldw:], ldw)
+	}
 }

@@ -13,12 +13,8 @@
 // Requires: k ≥ 0; no alignment; whole tiles: the caller goes through a scratch
 // tile at the right edge. init may be c; c overlaps neither a nor b.
 //
-// Registers: R·C/4 accumulators from V0 up, for the whole call; V24 … V27 one
-// panel's row of b; V28 … V31 elements of a, of which the multiply-add takes lane
-// 0, so that none is copied into all lanes. R0 k, R1 a, R2 rsa, R3 csa, R4 b, R5
-// ldb, R6 bps, R7 c, R8 ldc, R9 init, R10 ldi; R11 … R14 further rows of a or
-// panels of b. Tiles but the narrow ones at the edge have at least 16 independent
-// chains: four pipes of latency four.
+// Registers: see gemm_neon_arm64.h; R5 ldb. Tiles but the narrow ones at the edge
+// have at least 16 independent chains: four pipes of latency four.
 //
 // Numerics: one fused multiply-add per p and element, in order: see simd/doc.go.
 // The bits are those of the AVX2 kernels.
@@ -34,6 +30,7 @@
 
 #include "textflag.h"
 #include "neon_arm64.h"
+#include "gemm_neon_arm64.h"
 
 #define ARGUMENTS \
 	MOVD k+0(FP), R0; \
@@ -48,9 +45,9 @@
 	MOVD init+72(FP), R9; \
 	MOVD ldi+80(FP), R10
 
-// COPY_TILES moves columns of tiles; a column of one tile is what TILE moves from
+// COPY_TILES moves columns of tiles; a column of one tile is what MOVE moves from
 // R1 to R2, both of which it leaves behind it, and has the given size in bytes.
-#define COPY_TILES(bytes, TILE) \
+#define COPY_TILES(bytes, MOVE) \
 	MOVD dst+0(FP), R0; \
 	MOVD a+8(FP), R5; \
 	MOVD csa+16(FP), R6; \
@@ -64,7 +61,7 @@ column: \
 	MOVD R0, R2; \
 	MOVD R7, R4; \
 tile: \
-	TILE; \
+	MOVE; \
 	ADD  R8, R2; \
 	SUBS $1, R4, R4; \
 	BNE  tile; \
@@ -73,356 +70,61 @@ tile: \
 	SUBS $1, R3, R3; \
 	BNE  column
 
-// LOAD16 and STORE16 move 16 floats at p + off.
-#define LOAD16(p, off, f0, f1, f2, f3) \
-	FLDPQ (off)(p), (f0, f1); \
-	FLDPQ (off+32)(p), (f2, f3)
-
-#define STORE16(f0, f1, f2, f3, p, off) \
-	FSTPQ (f0, f1), (off)(p); \
-	FSTPQ (f2, f3), (off+32)(p)
-
 // ROW_OF_B loads a panel's row and moves p to the next one.
 #define ROW_OF_B(p) \
 	LOAD16(p, 0, F24, F25, F26, F27); \
 	ADD R5, p
 
-// FMLA16 continues the 16 chains from Vacc on with the element in lane 0 of Va.
-#define FMLA16(a, acc) \
-	FMLA_4S_LANE0(a, 24, acc); \
-	FMLA_4S_LANE0(a, 25, acc+1); \
-	FMLA_4S_LANE0(a, 26, acc+2); \
-	FMLA_4S_LANE0(a, 27, acc+3)
+// KERNEL is the whole of one.
+#define KERNEL(START, STEP, END) \
+	ARGUMENTS; \
+	START; \
+	CBZ R0, store; \
+step: \
+	STEP(ROW_OF_B); \
+	SUBS $1, R0, R0; \
+	BNE  step; \
+store: \
+	END
 
 TEXT ·gemm1x64NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	LOAD16(R9, 64, F4, F5, F6, F7)
-	LOAD16(R9, 128, F8, F9, F10, F11)
-	LOAD16(R9, 192, F12, F13, F14, F15)
-	ADD R6, R4, R11
-	ADD R6, R11, R12
-	ADD R6, R12, R13
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	ADD   R3, R1
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	ROW_OF_B(R11)
-	FMLA16(28, 4)
-	ROW_OF_B(R12)
-	FMLA16(28, 8)
-	ROW_OF_B(R13)
-	FMLA16(28, 12)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	STORE16(F4, F5, F6, F7, R7, 64)
-	STORE16(F8, F9, F10, F11, R7, 128)
-	STORE16(F12, F13, F14, F15, R7, 192)
+	KERNEL(START_1x64, STEP_1x64, END_1x64)
 	RET
 
 TEXT ·gemm1x32NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	LOAD16(R9, 64, F4, F5, F6, F7)
-	ADD R6, R4, R11
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	ADD   R3, R1
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	ROW_OF_B(R11)
-	FMLA16(28, 4)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	STORE16(F4, F5, F6, F7, R7, 64)
+	KERNEL(START_1x32, STEP_1x32, END_1x32)
 	RET
 
 TEXT ·gemm1x16NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	ADD   R3, R1
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
+	KERNEL(START_1x16, STEP_1x16, END_1x16)
 	RET
 
 TEXT ·gemm2x32NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	LOAD16(R9, 64, F4, F5, F6, F7)
-	ADD R10, R9
-	LOAD16(R9, 0, F8, F9, F10, F11)
-	LOAD16(R9, 64, F12, F13, F14, F15)
-	ADD R6, R4, R11
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	ADD   R3, R1
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 8)
-	ROW_OF_B(R11)
-	FMLA16(28, 4)
-	FMLA16(29, 12)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	STORE16(F4, F5, F6, F7, R7, 64)
-	ADD R8, R7
-	STORE16(F8, F9, F10, F11, R7, 0)
-	STORE16(F12, F13, F14, F15, R7, 64)
+	KERNEL(START_2x32, STEP_2x32, END_2x32)
 	RET
 
 TEXT ·gemm2x16NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	ADD R10, R9
-	LOAD16(R9, 0, F4, F5, F6, F7)
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	ADD   R3, R1
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 4)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	ADD R8, R7
-	STORE16(F4, F5, F6, F7, R7, 0)
+	KERNEL(START_2x16, STEP_2x16, END_2x16)
 	RET
 
 TEXT ·gemm3x32NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	LOAD16(R9, 64, F4, F5, F6, F7)
-	ADD R10, R9
-	LOAD16(R9, 0, F8, F9, F10, F11)
-	LOAD16(R9, 64, F12, F13, F14, F15)
-	ADD R10, R9
-	LOAD16(R9, 0, F16, F17, F18, F19)
-	LOAD16(R9, 64, F20, F21, F22, F23)
-	ADD R6, R4, R11
-	ADD R2<<1, R1, R12
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	FMOVS (R12), F30
-	ADD   R3, R1
-	ADD   R3, R12
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 8)
-	FMLA16(30, 16)
-	ROW_OF_B(R11)
-	FMLA16(28, 4)
-	FMLA16(29, 12)
-	FMLA16(30, 20)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	STORE16(F4, F5, F6, F7, R7, 64)
-	ADD R8, R7
-	STORE16(F8, F9, F10, F11, R7, 0)
-	STORE16(F12, F13, F14, F15, R7, 64)
-	ADD R8, R7
-	STORE16(F16, F17, F18, F19, R7, 0)
-	STORE16(F20, F21, F22, F23, R7, 64)
+	KERNEL(START_3x32, STEP_3x32, END_3x32)
 	RET
 
 TEXT ·gemm3x16NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	ADD R10, R9
-	LOAD16(R9, 0, F4, F5, F6, F7)
-	ADD R10, R9
-	LOAD16(R9, 0, F8, F9, F10, F11)
-	ADD R2<<1, R1, R11
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	FMOVS (R11), F30
-	ADD   R3, R1
-	ADD   R3, R11
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 4)
-	FMLA16(30, 8)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	ADD R8, R7
-	STORE16(F4, F5, F6, F7, R7, 0)
-	ADD R8, R7
-	STORE16(F8, F9, F10, F11, R7, 0)
+	KERNEL(START_3x16, STEP_3x16, END_3x16)
 	RET
 
 TEXT ·gemm4x16NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	ADD R10, R9
-	LOAD16(R9, 0, F4, F5, F6, F7)
-	ADD R10, R9
-	LOAD16(R9, 0, F8, F9, F10, F11)
-	ADD R10, R9
-	LOAD16(R9, 0, F12, F13, F14, F15)
-	ADD R2<<1, R1, R11
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	FMOVS (R11), F30
-	FMOVS (R11)(R2), F31
-	ADD   R3, R1
-	ADD   R3, R11
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 4)
-	FMLA16(30, 8)
-	FMLA16(31, 12)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	ADD R8, R7
-	STORE16(F4, F5, F6, F7, R7, 0)
-	ADD R8, R7
-	STORE16(F8, F9, F10, F11, R7, 0)
-	ADD R8, R7
-	STORE16(F12, F13, F14, F15, R7, 0)
+	KERNEL(START_4x16, STEP_4x16, END_4x16)
 	RET
 
 TEXT ·gemm5x16NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	ADD R10, R9
-	LOAD16(R9, 0, F4, F5, F6, F7)
-	ADD R10, R9
-	LOAD16(R9, 0, F8, F9, F10, F11)
-	ADD R10, R9
-	LOAD16(R9, 0, F12, F13, F14, F15)
-	ADD R10, R9
-	LOAD16(R9, 0, F16, F17, F18, F19)
-	ADD R2<<1, R1, R11
-	ADD R2<<1, R11, R12
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	FMOVS (R11), F30
-	FMOVS (R11)(R2), F31
-	ADD   R3, R1
-	ADD   R3, R11
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 4)
-	FMOVS (R12), F28
-	ADD   R3, R12
-	FMLA16(30, 8)
-	FMLA16(31, 12)
-	FMLA16(28, 16)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	ADD R8, R7
-	STORE16(F4, F5, F6, F7, R7, 0)
-	ADD R8, R7
-	STORE16(F8, F9, F10, F11, R7, 0)
-	ADD R8, R7
-	STORE16(F12, F13, F14, F15, R7, 0)
-	ADD R8, R7
-	STORE16(F16, F17, F18, F19, R7, 0)
+	KERNEL(START_5x16, STEP_5x16, END_5x16)
 	RET
 
 TEXT ·gemm6x16NEON(SB), NOSPLIT, $0-88
-	ARGUMENTS
-	LOAD16(R9, 0, F0, F1, F2, F3)
-	ADD R10, R9
-	LOAD16(R9, 0, F4, F5, F6, F7)
-	ADD R10, R9
-	LOAD16(R9, 0, F8, F9, F10, F11)
-	ADD R10, R9
-	LOAD16(R9, 0, F12, F13, F14, F15)
-	ADD R10, R9
-	LOAD16(R9, 0, F16, F17, F18, F19)
-	ADD R10, R9
-	LOAD16(R9, 0, F20, F21, F22, F23)
-	ADD R2<<1, R1, R11
-	ADD R2<<1, R11, R12
-	CBZ R0, store
-
-step:
-	FMOVS (R1), F28
-	FMOVS (R1)(R2), F29
-	FMOVS (R11), F30
-	FMOVS (R11)(R2), F31
-	ADD   R3, R1
-	ADD   R3, R11
-	ROW_OF_B(R4)
-	FMLA16(28, 0)
-	FMLA16(29, 4)
-	FMOVS (R12), F28
-	FMOVS (R12)(R2), F29
-	ADD   R3, R12
-	FMLA16(30, 8)
-	FMLA16(31, 12)
-	FMLA16(28, 16)
-	FMLA16(29, 20)
-	SUBS  $1, R0, R0
-	BNE   step
-
-store:
-	STORE16(F0, F1, F2, F3, R7, 0)
-	ADD R8, R7
-	STORE16(F4, F5, F6, F7, R7, 0)
-	ADD R8, R7
-	STORE16(F8, F9, F10, F11, R7, 0)
-	ADD R8, R7
-	STORE16(F12, F13, F14, F15, R7, 0)
-	ADD R8, R7
-	STORE16(F16, F17, F18, F19, R7, 0)
-	ADD R8, R7
-	STORE16(F20, F21, F22, F23, R7, 0)
+	KERNEL(START_6x16, STEP_6x16, END_6x16)
 	RET
 
 TEXT ·copyPanelNEON(SB), NOSPLIT, $0-32

@@ -49,6 +49,12 @@
 // SSHR Vd.4S, Vn.4S, #shift
 #define SSHR_4S(shift, n, d) WORD $(0x4f400400 - (shift)<<16 | (n)<<5 | (d))
 
+// SHLL Vd.4S, Vn.4H, #16
+#define SHLL_4S(n, d) WORD $(0x2e613800 | (n)<<5 | (d))
+
+// SHLL2 Vd.4S, Vn.8H, #16
+#define SHLL2_4S(n, d) WORD $(0x6e613800 | (n)<<5 | (d))
+
 // FADD Vd.2D, Vn.2D, Vm.2D
 #define FADD_2D(m, n, d) WORD $(0x4e60d400 | (m)<<16 | (n)<<5 | (d))
 
