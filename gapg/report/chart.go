@@ -51,6 +51,10 @@ type Line struct {
 	Left     bool // the name of a y value stands at the left end
 }
 
+// SVG draws the chart alone, in the style of StyleSheet, into w × h pixels. id
+// must be unique in the page; the legend is the caller's.
+func (c *Chart) SVG(id string, w, h float64) string { return c.svg(id, w, h, nil) }
+
 // drawable says whether there is a finite point to draw.
 func (c *Chart) drawable() bool {
 	for _, s := range c.Series {

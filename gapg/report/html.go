@@ -25,6 +25,10 @@ var styleSheet string
 //go:embed assets/report.js
 var script string
 
+// StyleSheet returns the style of the report's pages, for other pages with charts
+// and tables like its own.
+func StyleSheet() string { return styleSheet }
+
 // view is what the template sees: Data with everything formatted and drawn.
 type view struct {
 	*Data

@@ -13,6 +13,7 @@ type Unit int
 const (
 	Number  Unit = iota // as it is
 	Percent             // a share in [0, 1], printed as percent
+	Decades             // a base-10 logarithm, printed as the number: an axis of powers of ten
 )
 
 // scale maps a finite interval to pixels. Its ticks are round numbers inside
@@ -70,6 +71,9 @@ func newScale(s span, unit Unit, n int, from, to float64, nice bool) scale {
 		lo, hi = lo-pad, hi+pad
 	}
 	step := tickStep(hi-lo, n)
+	if unit == Decades {
+		step, nice = math.Ceil(step), true
+	}
 	if nice {
 		lo, hi = math.Floor(lo/step+1e-9)*step, math.Ceil(hi/step-1e-9)*step
 	}
@@ -115,6 +119,9 @@ func (s *scale) px(v float64) float64 {
 // label prints a tick with the decimals that its step needs.
 func (s *scale) label(t float64) string {
 	v, step := t, s.step
+	if s.unit == Decades {
+		return strconv.FormatFloat(math.Pow(10, math.Round(t)), 'g', -1, 64)
+	}
 	if s.unit == Percent {
 		v, step = v*100, step*100
 	}

@@ -36,6 +36,7 @@ func TestScaleTicks(t *testing.T) {
 	require.Equal(t, []string{"0", "1,000", "2,000", "3,000"}, labels(0, 2600, Number, 3))
 	require.Equal(t, []string{"0", "0.25", "0.50", "0.75"}, labels(0, 0.7, Number, 3))
 	require.Equal(t, []string{"0 %", "0.5 %", "1.0 %"}, labels(0, 0.01, Percent, 2))
+	require.Equal(t, []string{"0.1", "1", "10", "100"}, labels(-0.6, 1.4, Decades, 9))
 }
 
 func TestScaleProperties(t *testing.T) {
