@@ -39,7 +39,7 @@ var layers = map[string][]string{
 	"kernels/kerneltest":        {"kernels", "kernels/emu", "cuda", "internal/testx"},
 	"kernels/mkptx":             {"kernels/internal/manifest"},
 	"kernels/ptxtable":          {"kernels"},
-	"bench/...":                 {"gapg/...", "model/...", "engine/...", "cuda", "kernels", "simd", "internal/..."},
+	"bench/...":                 {"bench/...", "gapg/...", "model/...", "engine/...", "cuda", "kernels", "simd", "internal/..."},
 	"internal/half":             {},
 	"kernels/internal/manifest": {},
 	"internal/ref":              {"engine"},

@@ -1,0 +1,5 @@
+//go:build !noasm
+
+package roofline
+
+func extra() []loop { return nil }

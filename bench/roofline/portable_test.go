@@ -1,0 +1,5 @@
+//go:build noasm || !arm64
+
+package roofline
+
+func extra() []loop { return portable() }

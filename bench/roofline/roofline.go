@@ -1,0 +1,109 @@
+package roofline
+
+import (
+	"sync"
+	"time"
+)
+
+// loop is one way to reach the limit with this processor's instructions.
+type loop struct {
+	name string
+	// fma does n rounds of flop floating-point operations on registers.
+	fma  func(n int)
+	flop float64
+	// read reads len(x) floats, a multiple of block, at addresses that rise.
+	read  func(x []float32)
+	block int
+}
+
+// Machine measures on a number of threads. It is not safe for concurrent use.
+type Machine struct {
+	threads int
+	loop    loop
+	data    []float32
+}
+
+// Each loop is tried so often and so long where the fastest is chosen.
+const (
+	trials = 4
+	trial  = 2 * time.Millisecond
+)
+
+// New chooses the fastest loop of this processor.
+func New(threads int) *Machine {
+	m := &Machine{threads: threads}
+	best := 0.0
+	for range trials {
+		for _, l := range loops() {
+			t := Machine{threads: threads, loop: l}
+			if rate := t.Peak(trial); rate > best {
+				m.loop, best = l, rate
+			}
+		}
+	}
+	return m
+}
+
+// Name says which instructions reach the limit.
+func (m *Machine) Name() string { return m.loop.name }
+
+// Peak computes for about d on every thread at once and returns the floating-point
+// operations per second of all of them together, a multiply-add being two.
+func (m *Machine) Peak(d time.Duration) float64 {
+	const chunk = 1 << 12
+	rounds := make([]int, m.threads)
+	elapsed := m.together(func(t int) {
+		for begun := time.Now(); time.Since(begun) < d; {
+			m.loop.fma(chunk)
+			rounds[t] += chunk
+		}
+	})
+	total := 0
+	for _, n := range rounds {
+		total += n
+	}
+	return float64(total) * m.loop.flop / elapsed.Seconds()
+}
+
+// Bandwidth reads a working set of the given bytes, each thread its share of it,
+// once to warm the caches up and then again and again for about d, at least
+// once. It returns bytes per second. What fits in a cache is read from there, as
+// it would be by a kernel with such a working set.
+func (m *Machine) Bandwidth(bytes int, d time.Duration) float64 {
+	per := max(bytes/4/m.threads/m.loop.block, 1) * m.loop.block
+	if n := per * m.threads; len(m.data) < n {
+		m.data = make([]float32, n)
+		for i := range m.data { // pages of zeros would all be one page
+			m.data[i] = float32(i)
+		}
+	}
+	pass := func(t int) { m.loop.read(m.data[t*per : (t+1)*per]) }
+	m.together(pass)
+	passes := make([]int, m.threads)
+	elapsed := m.together(func(t int) {
+		for begun := time.Now(); passes[t] == 0 || time.Since(begun) < d; passes[t]++ {
+			pass(t)
+		}
+	})
+	total := 0
+	for _, n := range passes {
+		total += n
+	}
+	return float64(total) * float64(per) * 4 / elapsed.Seconds()
+}
+
+// together runs f on every thread and returns how long the slowest took.
+func (m *Machine) together(f func(thread int)) time.Duration {
+	begun := time.Now()
+	var done sync.WaitGroup
+	for t := 1; t < m.threads; t++ {
+		done.Go(func() { f(t) })
+	}
+	f(0)
+	done.Wait()
+	return time.Since(begun)
+}
+
+// flopPerRound is that of an assembly loop's round: twelve registers of so many
+// floats, enough to hide the latency of a multiply-add.
+func flopPerRound(lanes int) float64 { return 2 * 12 * float64(lanes) }
