@@ -6,7 +6,7 @@ FUZZTIME ?= 20s
 .DEFAULT_GOAL := help
 
 include kernels/ptx.mk bench/gpu/bundle.mk
-.PHONY: help build demo test test-noasm test-emulated check-emulated race conformance lint generate bench fuzz golden check-full
+.PHONY: help build demo test test-noasm test-emulated check-emulated race conformance lint generate gobench bench bench-peers fuzz golden check-full
 
 help: ## this list
 	@awk '/^[a-z-]+:.*## / { name = $$1; sub(/:.*/, "", name); sub(/.*## /, "") } \
@@ -53,7 +53,13 @@ lint: ## gofmt, and vet for linux, macOS and Windows
 generate: ## remake the assembly from simd/_gen (needs the module proxy, for avo)
 	$(GO) generate ./...
 
-bench: ## benchmarks: BENCH=regexp, COUNT=n, BENCHTIME=1s
+bench: build ## the engine's speed against this machine's limits, in under 5 minutes on 2 cores; BENCHFLAGS=… (docs/bench.md)
+	./updraft bench $(BENCHFLAGS)
+
+bench-peers: build ## every shape and size, beside the peers that are set up, in half an hour; BENCHDIR=runs/bench, BENCHFLAGS=--resume
+	./updraft bench --full --peers all --output-dir $(or $(BENCHDIR),runs/bench) $(BENCHFLAGS)
+
+gobench: ## Go benchmarks: BENCH=regexp, COUNT=n, BENCHTIME=1s
 	$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime $(or $(BENCHTIME),1s) -count $(or $(COUNT),1) ./simd/... ./engine/... ./model/... ./gapg/...
 
 fuzz: ## every fuzz target for FUZZTIME=20s each

@@ -115,7 +115,7 @@ cores and ends in a report.`,
 	p := root.PersistentFlags()
 	p.BoolVar(&a.json, "json", false, "print one JSON object on standard output; logs go to standard error")
 	p.Var(newChoice(&a.logLevel, "info", "debug", "info", "warn", "error"), "log-level", "least level of the log on standard error")
-	root.AddCommand(a.demo(), a.sft(), a.train(), a.eval(), a.generate(), a.export(), a.info(), a.report())
+	root.AddCommand(a.demo(), a.sft(), a.train(), a.eval(), a.generate(), a.export(), a.bench(), a.info(), a.report())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, cmd := range root.Commands() {
 		cmd.Flags().SortFlags = false
