@@ -124,11 +124,11 @@ func (o *logProbOp) tile(w *worker, i int) {
 	}
 }
 
-// LogProbBackward computes the gradients of X and W. It takes as many rows at a
-// time as their gradients dz with respect to the logits fit in a bounded
-// scratch, in three passes: dz from recomputed logits, DX = dz·W, DW += dzᵀ·X.
-// Each element of DX is one chain in ascending v and each of DW one in ascending
-// t, wherever the passes cut them.
+// LogProbBackward computes the gradients of X and W. It takes as many rows and as
+// much of the vocabulary at a time as their gradients dz with respect to the logits
+// fit in a bounded scratch, in three passes: dz from recomputed logits, DX += dz·W,
+// DW += dzᵀ·X. Each element of DX is one chain in ascending v and each of DW one in
+// ascending t, wherever the passes cut them.
 func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 	op := next(b, &b.ops.logProbBack)
 	*op = logProbBackwardOp{x: b.f32(a.X), w: b.weight(a.W), scale: a.Scale}
@@ -149,13 +149,12 @@ func (b *Backend) LogProbBackward(a engine.LogProbBackwardArgs) {
 	b.submit(op)
 }
 
-// gradFloats bounds the scratch of LogProbBackward: 64 MiB, or gradRows rows.
-// gradVocab is the part of the vocabulary over which DX advances at once, so that
-// tiles share these rows of W in the cache.
+// gradRows and gradVocab are the most rows and entries of the vocabulary that
+// LogProbBackward takes at a time, 8 MiB of dz: few enough entries that the panels
+// of their weights stay in the cache, and W is packed once for that many rows.
 const (
-	gradFloats = 1 << 24
-	gradRows   = 32
-	gradVocab  = 1024
+	gradRows  = 2048
+	gradVocab = 1024
 )
 
 type logProbBackwardOp struct {
@@ -168,13 +167,13 @@ type logProbBackwardOp struct {
 	weight             bool // its gradient is wanted
 	scale              float32
 
-	panels  packedRows
-	columns []float32 // the second operand of passes 1 and 2
-	dz      mat
-	row0    int // first row of dz
-	v0, vn  int // the part of the vocabulary that pass 1 adds
-	pass    int
-	grid    grid
+	panels   packedRows
+	xPanels  []float32 // dz's rows of X by columns
+	wPanels  []float32 // dz's entries of W by columns
+	dz       mat
+	row0, v0 int // dz's first row and first entry of the vocabulary
+	pass     int
+	grid     grid
 }
 
 func (o *logProbBackwardOp) run(b *Backend) {
@@ -184,24 +183,31 @@ func (o *logProbBackwardOp) run(b *Backend) {
 	}
 	threads := len(b.pool.workers)
 	o.panels = b.packedWeight(&o.w)
-	stride := roundUp(v, simd.PanelWidth)
-	atOnce := min(t, max(gradRows, gradFloats/stride))
-	o.dz = mat{p: b.sharedFloats(atOnce * stride), cols: v, stride: stride}
-	for o.row0 = 0; o.row0 < t; o.row0 += atOnce {
-		o.dz.rows = min(atOnce, t-o.row0)
-		o.pass, o.grid = 0, newGrid(o.dz.rows, v, c, threads)
-		b.reserve(scratchLen(o.grid.cols))
-		b.parallel(o, o.grid.tiles)
-		for o.v0 = 0; o.v0 < v; o.v0 += gradVocab {
-			o.vn = min(gradVocab, v-o.v0)
-			o.columns = b.columns(o.w.rowRange(o.v0, o.vn))
-			o.pass, o.grid = 1, newGrid(o.dz.rows, c, o.vn, threads)
-			b.parallel(o, o.grid.tiles)
-		}
+	rows := evenPart(t, gradRows)
+	cols := roundUp(min(v, gradVocab), simd.PanelWidth)
+	xLen := 0
+	if o.weight {
+		xLen = simd.PackedLen(c, rows)
+	}
+	mem := b.sharedFloats(rows*cols + xLen)
+	o.dz.p, o.dz.stride, mem = mem[:rows*cols], cols, mem[rows*cols:]
+	for o.row0 = 0; o.row0 < t; o.row0 += rows {
+		o.dz.rows = min(rows, t-o.row0)
 		if o.weight {
-			o.columns = b.columns(weight{mat: o.x.rowRange(o.row0, o.dz.rows)})
-			o.pass, o.grid = 2, newGrid(v, c, o.dz.rows, threads)
+			o.xPanels = b.columnsIn(mem[:simd.PackedLen(c, o.dz.rows)], weight{mat: o.x.rowRange(o.row0, o.dz.rows)})
+		}
+		for o.v0 = 0; o.v0 < v; o.v0 += cols {
+			o.dz.cols = min(cols, v-o.v0)
+			o.pass, o.grid = 0, newGrid(o.dz.rows, o.dz.cols, c, threads)
+			b.reserve(scratchLen(o.grid.cols))
 			b.parallel(o, o.grid.tiles)
+			o.wPanels = b.columns(o.w.rowRange(o.v0, o.dz.cols))
+			o.pass, o.grid = 1, newGrid(o.dz.rows, c, o.dz.cols, threads)
+			b.parallel(o, o.grid.tiles)
+			if o.weight {
+				o.pass, o.grid = 2, newGrid(o.dz.cols, c, o.dz.rows, threads)
+				b.parallel(o, o.grid.tiles)
+			}
 		}
 	}
 }
@@ -211,17 +217,17 @@ func (o *logProbBackwardOp) tile(w *worker, i int) {
 	m, n := i1-i0, j1-j0
 	switch o.pass {
 	case 0:
-		o.panels.multiply(m, n, o.x.cols, j0, o.x.from(o.row0+i0, 0), o.x.stride, o.dz.from(i0, j0), o.dz.stride, nil)
+		o.panels.multiply(m, n, o.x.cols, o.v0+j0, o.x.from(o.row0+i0, 0), o.x.stride, o.dz.from(i0, j0), o.dz.stride, nil)
 		p := w.floats(n)
 		for r := range m {
-			o.gradient(o.dz.from(i0+r, j0)[:n], p, o.row0+i0+r, j0)
+			o.gradient(o.dz.from(i0+r, j0)[:n], p, o.row0+i0+r, o.v0+j0)
 		}
 	case 1:
-		simd.GemmPacked(m, n, o.vn, o.dz.from(i0, o.v0), o.dz.stride, 1, o.columns[j0*o.vn:],
+		simd.GemmPacked(m, n, o.dz.cols, o.dz.from(i0, 0), o.dz.stride, 1, o.wPanels[j0*o.dz.cols:],
 			o.dx.from(o.row0+i0, j0), o.dx.stride, o.v0 > 0)
 	case 2:
-		simd.GemmPacked(m, n, o.dz.rows, o.dz.from(0, i0), 1, o.dz.stride, o.columns[j0*o.dz.rows:],
-			o.dw.from(i0, j0), o.dw.stride, true)
+		simd.GemmPacked(m, n, o.dz.rows, o.dz.from(0, i0), 1, o.dz.stride, o.xPanels[j0*o.dz.rows:],
+			o.dw.from(o.v0+i0, j0), o.dw.stride, true)
 	}
 }
 

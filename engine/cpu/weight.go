@@ -162,10 +162,15 @@ func (b *Backend) columns(m weight) []float32 {
 	if len(b.columnPanels) < n {
 		b.columnPanels = alignedF32(n)
 	}
+	return b.columnsIn(b.columnPanels[:n], m)
+}
+
+// columnsIn is columns in the memory of dst.
+func (b *Backend) columnsIn(dst []float32, m weight) []float32 {
 	op := &b.ops.packColumns
-	*op = packColumnsOp{m: m, dst: b.columnPanels[:n]}
+	*op = packColumnsOp{m: m, dst: dst}
 	b.parallel(op, (m.rows+packRows-1)/packRows)
-	return op.dst
+	return dst
 }
 
 // packColumnsOp packs a matrix by columns. A tile takes all panels of a few rows,

@@ -13,10 +13,10 @@ import (
 )
 
 // hostWork is about what a run takes on the CPU besides what is planned: the
-// scratch memory of the head's backward (64 MiB), the program itself, and a few
+// scratch memory of the head (some 16 MiB), the program itself, and a few
 // copies of the largest tensor, on its way from or to a file.
 func hostWork(cfg model.Config) uint64 {
-	return 192<<20 + 3*uint64(engine.F32.Size())*uint64(cfg.HiddenSize)*uint64(max(cfg.VocabSize, cfg.IntermediateSize))
+	return 144<<20 + 3*uint64(engine.F32.Size())*uint64(cfg.HiddenSize)*uint64(max(cfg.VocabSize, cfg.IntermediateSize))
 }
 
 // hostMemory returns the bytes of the machine's memory that a new program can have
