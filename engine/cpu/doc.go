@@ -14,8 +14,9 @@
 // size is fixed by the shape alone and which are added in ascending order.
 // Package simd makes every element of a matrix product one chain in ascending
 // K, whatever the shape, packing or tile. Attention and DecodeAttention share
-// the panel layout and the function that takes queries over a split (softmax.go);
-// LogProb and Sample share the reduction of a vocabulary chunk (logprob.go).
+// the panel layout and the operations on a split (softmax.go), of which the latter
+// takes those of many heads and pages at a time. LogProb and Sample share the
+// reduction of a vocabulary chunk (logprob.go).
 //
 // # Execution
 //
@@ -28,6 +29,17 @@
 // Weights are F32 or BF16, everything else is F32. A weight in BF16 gives the bits
 // of one with the same values in F32: few rows are multiplied by its panels as they
 // are, widened in registers, many by slices that are widened once.
+//
+// # Processors and memory
+//
+// Threads are the operating system's to place, and memory lies where it was first
+// written to. On a machine with several memory nodes (lscpu shows them) bind a
+// process to one, because panels and activations are read by all threads:
+//
+//	numactl --cpunodebind=0 --membind=0 updraft train --threads 16 …
+//
+// with no more threads than the node has cores; or, for a model that needs the
+// memory of all, numactl --interleave=all. Several trainings run best one to a node.
 //
 // Start reading at backend.go, then pool.go and linear.go; attention.go is the
 // hardest part.

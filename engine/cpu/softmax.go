@@ -15,9 +15,9 @@ const split = engine.PageSize
 var _ [0]struct{} = [split - simd.SoftmaxWidth]struct{}{}
 
 // queries is the state of the queries that a tile of Attention or DecodeAttention
-// works on. Both go through split for every (query, split), with the split's keys
-// in the same order and its scores from a product with the same inner dimension.
-// That is what makes their outputs equal bit for bit.
+// works on. Both do for every (query, split) what the method split does, with the
+// split's keys in the same order and its scores from a product with the same inner
+// dimension. That is what makes their outputs equal bit for bit.
 type queries struct {
 	d            int
 	scale        float32
