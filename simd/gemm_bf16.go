@@ -3,8 +3,8 @@ package simd
 import "github.com/updraft-ml/updraft/internal/half"
 
 // Matrix products with a second operand in BF16, held as uint16 bit patterns. It
-// is widened on the way into registers or, for many rows, into a copy of a slice;
-// sums are float32, and every element is the chain that Gemm describes: the bits
+// is widened on the way into registers or, where that costs more, into a copy of a
+// slice; sums are float32, and every element is the chain that Gemm describes: the bits
 // are those of the product with the same values in float32.
 //
 // A packed K×N matrix is [ceil(N/16)][ceil(K/2)][16][2]: panels of 16 columns as

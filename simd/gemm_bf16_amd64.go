@@ -12,9 +12,10 @@ func gemmPackedBF16(m, n, k int, a []float32, rsa, csa int, packed []uint16, c [
 	gemmPackedBF16Generic(m, n, k, a, rsa, csa, packed, c, ldc, bias, st)
 }
 
-// directBF16 is the most rows for which tiles read BF16: for more, a slice of B
-// is widened first.
-const directBF16 = longM
+// widensBF16 says whether a product of m rows widens slices of B first. AVX-512
+// tiles leave time to do it in registers; for many rows AVX2 ones lose more by it
+// than copies cost.
+func widensBF16(m int) bool { return !use.avx512 && m > directMax }
 
 // tileBF16 runs the micro-kernel for rows × 16·panels over panels of BF16.
 func tileBF16(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {

@@ -27,7 +27,7 @@
 #include "textflag.h"
 
 // func gemm1x64BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·gemm1x64BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
@@ -49,6 +49,10 @@ TEXT ·gemm1x64BF16AVX2(SB), NOSPLIT, $0-80
 	JZ      odd
 
 pair:
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(DX)(SI*1)
+	PREFETCHT0   2048(DX)(SI*2)
+	PREFETCHT0   2048(DX)(DI*1)
 	VBROADCASTSS (BX), Y8
 	VMOVDQU      (DX), Y9
 	VPSLLD       $0x10, Y9, Y9
@@ -161,7 +165,7 @@ DATA upperAVX2<>+28(SB)/4, $0xffff0000
 GLOBL upperAVX2<>(SB), RODATA|NOPTR, $32
 
 // func gemm1x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·gemm1x32BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
@@ -178,6 +182,8 @@ TEXT ·gemm1x32BF16AVX2(SB), NOSPLIT, $0-80
 	JZ      odd
 
 pair:
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(DX)(SI*1)
 	VBROADCASTSS (BX), Y4
 	VMOVDQU      (DX), Y5
 	VPSLLD       $0x10, Y5, Y5
@@ -298,7 +304,7 @@ store:
 	RET
 
 // func gemm2x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·gemm2x32BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
@@ -321,6 +327,8 @@ TEXT ·gemm2x32BF16AVX2(SB), NOSPLIT, $0-80
 	JZ      odd
 
 pair:
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(DX)(DI*1)
 	VBROADCASTSS (BX), Y8
 	VBROADCASTSS (BX)(SI*1), Y9
 	VMOVDQU      (DX), Y10
@@ -477,7 +485,7 @@ store:
 	RET
 
 // func gemm3x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·gemm3x32BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
@@ -505,6 +513,8 @@ TEXT ·gemm3x32BF16AVX2(SB), NOSPLIT, $0-80
 	JZ      odd
 
 pair:
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(DX)(DI*1)
 	VBROADCASTSS (BX), Y12
 	VBROADCASTSS (BX)(SI*1), Y13
 	VBROADCASTSS (BX)(SI*2), Y14

@@ -27,7 +27,7 @@
 #include "textflag.h"
 
 // func gemm1x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·gemm1x64BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
@@ -46,6 +46,10 @@ TEXT ·gemm1x64BF16AVX512(SB), NOSPLIT, $0-80
 	JZ      odd
 
 pair:
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(DX)(SI*1)
+	PREFETCHT0   2048(DX)(SI*2)
+	PREFETCHT0   2048(DX)(DI*1)
 	VBROADCASTSS (BX), Z5
 	VPSLLD       $0x10, (DX), Z6
 	VFMADD231PS  Z6, Z5, Z0
@@ -114,7 +118,7 @@ DATA upperAVX512<>+60(SB)/4, $0xffff0000
 GLOBL upperAVX512<>(SB), RODATA|NOPTR, $64
 
 // func gemm2x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·gemm2x64BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
@@ -139,6 +143,10 @@ TEXT ·gemm2x64BF16AVX512(SB), NOSPLIT, $0-80
 	JZ      odd
 
 pair:
+	PREFETCHT0   2048(DX)
+	PREFETCHT0   2048(DX)(DI*1)
+	PREFETCHT0   2048(DX)(DI*2)
+	PREFETCHT0   2048(DX)(R8*1)
 	VBROADCASTSS (BX), Z9
 	VBROADCASTSS (BX)(SI*1), Z10
 	VPSLLD       $0x10, (DX), Z11

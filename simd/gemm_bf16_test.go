@@ -103,7 +103,7 @@ func TestGemmBF16SmallShapes(t *testing.T) {
 func TestGemmBF16BlockedShapes(t *testing.T) {
 	variants(t, func(t *testing.T) {
 		r := newRand(22)
-		for _, s := range [][3]int{{1, 40, 2051}, {13, 33, 2051}, {24, 40, 701}, {25, 33, 641}, {61, 16, 1937}, {131, 70, 129}, {130, 17, 961}} {
+		for _, s := range [][3]int{{1, 40, 2051}, {13, 33, 2051}, {24, 40, 701}, {25, 33, 641}, {61, 16, 1937}, {50, 40, 1921}, {131, 70, 129}, {130, 17, 961}} {
 			for _, trans := range []bool{false, true} {
 				newProduct16(t, r, s[0], s[1], s[2], trans, 3, testx.AtEnd).check(t)
 			}

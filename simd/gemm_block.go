@@ -116,7 +116,7 @@ func gemmPackedBF16Tiles(m, n, k int, a []float32, rsa, csa int, packed []uint16
 	g := newJob(m, n, k, a, rsa, csa, c, ldc, bias, st)
 	g.b, g.bf16 = unsafe.Pointer(unsafe.SliceData(packed)), true
 	g.ldb, g.bps = 2*PanelWidth, uintptr(2*PanelWidth*(k+k%2))
-	g.run(m > directBF16)
+	g.run(widensBF16(m))
 }
 
 // run is the loop nest. With copyB, B is packed slice by slice, with zeros

@@ -27,8 +27,7 @@
 // the backend and its workers and grows only when a larger shape is seen.
 //
 // Weights are F32 or BF16, everything else is F32. A weight in BF16 gives the bits
-// of one with the same values in F32: few rows are multiplied by its panels as they
-// are, widened in registers, many by slices that are widened once.
+// of one with the same values in F32 (simd/gemm_bf16.go).
 //
 // # Processors and memory
 //

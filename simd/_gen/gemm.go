@@ -42,6 +42,7 @@ FMA peak over packed panels for 256 rows and more.
 // How far ahead operands are asked for.
 const (
 	prefetchSteps   = 96  // steps of k, of b: 100 ns, the latency of memory, at the pace of a tile of four rows
+	prefetchPairs   = 32  // pairs of steps, of several panels of BF16
 	prefetchNear    = 16  // steps of k, of b, by AVX-512 tiles of so many rows or more, which leave the load units time for it
 	prefetchColumns = 16  // columns of a transposed A that is copied: 100 ns, some ten cycles each
 	prefetchMinK    = 128 // fewer steps leave no time to wait for c in
@@ -308,6 +309,13 @@ func gemmTile(g *gen, s isa, rows, panels int, bf16 bool) {
 		}
 	}
 	prefetchB := func() {
+		if bf16 && vectors > 2 { // one or two rows take half the bytes as fast as they come
+			for q := range panels {
+				m := vecB(q * perPanel)
+				m.Disp += 64 * prefetchPairs
+				g.PREFETCHT0(m)
+			}
+		}
 		for _, r := range near {
 			g.PREFETCHT0(operand.Mem{Base: b, Index: r, Scale: 1})
 		}
