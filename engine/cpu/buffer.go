@@ -31,6 +31,7 @@ const align = 64
 // alignedBytes returns n zeroed bytes that begin on a cache line.
 func alignedBytes(n int) []byte {
 	raw := make([]byte, n+align)
+	hugePages(raw)
 	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (align - 1))
 	return raw[off : off+n : off+n]
 }

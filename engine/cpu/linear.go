@@ -10,7 +10,7 @@ import (
 // Tiles of a matrix product. Their sizes touch speed only: package simd makes an
 // element's bits independent of the tile that it lies in.
 const (
-	tileWork    = 1 << 26 // most multiply-adds of a tile, about 1 ms
+	tileWork    = 1 << 27 // most multiply-adds of a tile, about 2 ms
 	tileLeast   = 1 << 15 // fewest: below this, splitting costs more than it gains
 	tileRows    = 96      // most rows of a tile: whole tiles of every kernel
 	tilesEach   = 4       // tiles that a thread should get at least
