@@ -28,7 +28,7 @@ func (r *rig) weights(rows, cols int, packed bool) (bf16, f32 engine.Weight) {
 // bits of the same values in F32, for few and for many rows, prepared or not.
 func TestBF16WeightsAreTheirValues(t *testing.T) {
 	for _, threads := range []int{1, 2} {
-		for _, s := range [][3]int{{1, 40, 37}, {8, 33, 64}, {30, 17, 1001}, {70, 96, 65}, {100, 4100, 9}} {
+		for _, s := range [][3]int{{1, 40, 37}, {8, 33, 64}, {30, 17, 1001}, {70, 96, 65}, {3, 700, 2000}, {100, 4100, 9}} {
 			for _, packed := range []bool{false, true} {
 				T, N, K := s[0], s[1], s[2]
 				r := newRig(t, threads, 51)

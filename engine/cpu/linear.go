@@ -78,20 +78,37 @@ type linearOp struct {
 	residual mat
 	add      bool // of residual
 
+	from   int // first column of Y of a pass
 	panels packedRows
 	grid   grid
 }
 
+// packFloats is the number of elements of a weight that are packed before the
+// product with them, so that they come back from a cache: 4 MiB.
+const packFloats = 1 << 20
+
+// run takes a weight that was prepared whole, and packs another part by part.
 func (o *linearOp) run(b *Backend) {
-	if o.y.rows == 0 || o.y.cols == 0 {
+	n := o.y.cols
+	if o.y.rows == 0 || n == 0 {
 		return
 	}
-	o.panels = b.packedWeight(&o.w)
-	o.grid = newGrid(o.y.rows, o.y.cols, o.x.cols, len(b.pool.workers))
-	if o.add {
-		b.reserve(scratchLen(stripRows * o.grid.cols))
+	each := n
+	if !o.w.prepared() {
+		each = roundUp(evenPart(n, max(tilePair, packFloats/max(1, o.w.cols))), tilePair)
 	}
-	b.parallel(o, o.grid.tiles)
+	for o.from = 0; o.from < n; o.from += each {
+		w := o.w
+		if !w.prepared() {
+			w = o.w.rowRange(o.from, min(each, n-o.from))
+		}
+		o.panels = b.packedWeight(&w)
+		o.grid = newGrid(o.y.rows, w.rows, o.x.cols, len(b.pool.workers))
+		if o.add {
+			b.reserve(scratchLen(stripRows * o.grid.cols))
+		}
+		b.parallel(o, o.grid.tiles)
+	}
 }
 
 // tile computes the product into Y, or, where a residual is added, strip by
@@ -101,7 +118,7 @@ func (o *linearOp) tile(w *worker, i int) {
 	i0, i1, j0, j1 := o.grid.tile(i)
 	n := j1 - j0
 	if !o.add {
-		o.product(i0, i1, j0, j1, o.y.from(i0, j0), o.y.stride)
+		o.product(i0, i1, j0, j1, o.y.from(i0, o.from+j0), o.y.stride)
 		return
 	}
 	c := w.floats(min(stripRows, i1-i0) * n)
@@ -109,16 +126,16 @@ func (o *linearOp) tile(w *worker, i int) {
 		rows := min(stripRows, i1-i0)
 		o.product(i0, i0+rows, j0, j1, c, n)
 		for r := range rows {
-			simd.Add(o.y.from(i0+r, j0)[:n], c[r*n:][:n], o.residual.from(i0+r, j0)[:n])
+			simd.Add(o.y.from(i0+r, o.from+j0)[:n], c[r*n:][:n], o.residual.from(i0+r, o.from+j0)[:n])
 		}
 	}
 }
 
-// product computes rows i0..i1 and columns j0..j1 of X·Wᵀ + Bias.
+// product computes rows i0..i1 and the pass's columns j0..j1 of X·Wᵀ + Bias.
 func (o *linearOp) product(i0, i1, j0, j1 int, c []float32, ldc int) {
 	bias := o.bias
 	if bias != nil {
-		bias = bias[j0:j1]
+		bias = bias[o.from+j0 : o.from+j1]
 	}
 	o.panels.multiply(i1-i0, j1-j0, o.x.cols, j0, o.x.from(i0, 0), o.x.stride, c, ldc, bias)
 }

@@ -58,6 +58,8 @@ func (b *Backend) weight(w engine.Weight) weight {
 	return r
 }
 
+func (w *weight) prepared() bool { return w.panels.wide != nil || w.panels.bits != nil }
+
 func (b *Backend) prepared(w engine.Weight) *buffer {
 	buf := b.buffer(w.Prepared)
 	if buf.freed {
@@ -107,7 +109,7 @@ func (p *packedRows) multiply(m, n, k, j int, a []float32, lda int, c []float32,
 // packedWeight returns w's panels, packing them into scratch where w was not
 // prepared.
 func (b *Backend) packedWeight(w *weight) packedRows {
-	if w.panels.wide != nil || w.panels.bits != nil {
+	if w.prepared() {
 		return w.panels
 	}
 	pack := &b.ops.pack
