@@ -60,18 +60,3 @@ func TestBF16WeightsAreTheirValues(t *testing.T) {
 		}
 	}
 }
-
-// TestLinearBackwardWeightInPasses: rows of X that need several passes of panels
-// give the bits of calls that add a few rows each.
-func TestLinearBackwardWeightInPasses(t *testing.T) {
-	const T, N, K = 1030, 66, 8200
-	r := newRig(t, 2, 52)
-	x, dy, bias := r.random(T, K, 1), r.random(T, N, 1), r.zeros(1, N)
-	whole, parts, sum := r.zeros(N, K), r.zeros(N, K), r.zeros(1, N)
-	r.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: whole, DBias: bias, DY: dy, X: x})
-	for from := 0; from < T; from += 103 {
-		r.LinearBackwardWeight(engine.LinearBackwardWeightArgs{DW: parts, DBias: sum, DY: dy.RowRange(from, from+103), X: x.RowRange(from, from+103)})
-	}
-	sameBits(t, r.floats(parts), r.floats(whole), "DW")
-	sameBits(t, r.floats(sum), r.floats(bias), "DBias")
-}

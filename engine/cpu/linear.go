@@ -154,7 +154,9 @@ type linearInputOp struct {
 	dx, dy     mat
 	w          weight
 	accumulate bool
-	panels     []float32 // of W by columns; nil where few rows would not pay for it
+	row0       int       // first of the rows of W that a pass adds
+	rows       int       // their number
+	panels     []float32 // these rows by columns; nil where few rows of DX would not pay for it
 	grid       grid
 }
 
@@ -162,22 +164,45 @@ type linearInputOp struct {
 // the second one pays.
 const columnsMin = 64
 
+// run adds DY·W in passes of as many rows of W as the panels hold. Without any rows
+// one pass is left, which clears DX.
 func (o *linearInputOp) run(b *Backend) {
-	if o.dx.rows >= columnsMin || o.w.bits != nil {
-		o.panels = b.columns(o.w)
+	n, packs := o.dy.cols, o.dx.rows >= columnsMin || o.w.bits != nil
+	each := max(n, 1)
+	if packs {
+		each = passLen(each, o.dx.cols)
 	}
-	o.grid = newGrid(o.dx.rows, o.dx.cols, o.dy.cols, len(b.pool.workers))
-	b.parallel(o, o.grid.tiles)
+	for o.row0 = 0; o.row0 == 0 || o.row0 < n; o.row0 += each {
+		o.rows = min(each, n-o.row0)
+		if packs {
+			o.panels = b.columns(o.w.rowRange(o.row0, o.rows))
+		}
+		o.grid = newGrid(o.dx.rows, o.dx.cols, o.rows, len(b.pool.workers))
+		b.parallel(o, o.grid.tiles)
+	}
 }
 
 func (o *linearInputOp) tile(_ *worker, i int) {
 	i0, i1, j0, j1 := o.grid.tile(i)
-	if k := o.dy.cols; o.panels != nil && k > 0 {
-		simd.GemmPacked(i1-i0, j1-j0, k, o.dy.from(i0, 0), o.dy.stride, 1, o.panels[j0*k:], o.dx.from(i0, j0), o.dx.stride, o.accumulate)
+	m, n, k, acc := i1-i0, j1-j0, o.rows, o.accumulate || o.row0 > 0
+	if o.panels != nil && k > 0 {
+		simd.GemmPacked(m, n, k, o.dy.from(i0, o.row0), o.dy.stride, 1, o.panels[j0*k:], o.dx.from(i0, j0), o.dx.stride, acc)
 		return
 	}
-	simd.Gemm(i1-i0, j1-j0, o.dy.cols, o.dy.p[i0*o.dy.stride:], o.dy.stride, 1,
-		o.w.p[min(j0, len(o.w.p)):], o.w.stride, o.dx.from(i0, j0), o.dx.stride, o.accumulate)
+	simd.Gemm(m, n, k, o.dy.p[i0*o.dy.stride:], o.dy.stride, 1,
+		o.w.p[min(j0, len(o.w.p)):], o.w.stride, o.dx.from(i0, j0), o.dx.stride, acc)
+}
+
+// A pass of a gradient takes as many steps of its sums as the panels of its second
+// operand hold: 16 MiB, unless they are fewer than passSteps.
+const (
+	panelFloats = 1 << 22
+	passSteps   = 512
+)
+
+// passLen returns the steps of a pass of n in all, over operands of cols columns.
+func passLen(n, cols int) int {
+	return evenPart(n, max(passSteps, panelFloats/roundUp(max(cols, 1), simd.PanelWidth)))
 }
 
 // LinearBackwardWeight computes DW += DYᵀ·X and DBias += Σ_t DY, each element in
@@ -202,20 +227,13 @@ type linearWeightOp struct {
 	biasCols  int // columns of DY to a bias tile
 }
 
-// panelFloats bounds the panels of X, 16 MiB, unless they are of passRows rows.
-const (
-	panelFloats = 1 << 22
-	passRows    = 512
-)
-
 // run adds DYᵀ·X in passes of as many rows as the panels of X hold.
 func (o *linearWeightOp) run(b *Backend) {
 	t := o.dy.rows
 	if t == 0 {
 		return
 	}
-	most := max(passRows, panelFloats/roundUp(max(o.x.cols, 1), simd.PanelWidth))
-	each := evenPart(t, most)
+	each := passLen(t, o.x.cols)
 	for o.row0 = 0; o.row0 < t; o.row0 += each {
 		o.rows = min(each, t-o.row0)
 		if o.panels = nil; o.dw.rows >= columnsMin {
