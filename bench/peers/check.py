@@ -2,7 +2,7 @@
 """Holds each peer that is set up against numpy in float64, on tiny works, without the harness.
 
     bench/peers/pytorch/setup.sh                                   (has numpy)
-    bench/peers/pytorch/.env/bin/python bench/peers/check.py [--require] [PEER...]
+    bench/peers/pytorch/.env/bin/python bench/peers/check.py [--require] [--threads N] [PEER...]
 
 A peer that is not set up is reported as missing; with --require that is a failure. Checked are the results of every
 variant, and that a peer which has replied leaves the processor alone.
@@ -65,10 +65,10 @@ LOGITS = 200 * EPS
 
 def prefill(peer, folder, rng):
     weights = tiny.weights(rng)
-    ids = rng.integers(0, tiny.VOCAB, 13, dtype=np.int32)
+    ids = rng.integers(0, tiny.VOCAB, 45, dtype=np.int32)
     ids.tofile(folder / "tokens")
     want = tiny.logits(weights, ids[None])[0, -1]
-    for variant in peer.prepare("prefill", length=13, **model(peer, folder, weights)):
+    for variant in peer.prepare("prefill", length=45, **model(peer, folder, weights)):
         close(f"prefill, {variant}", output(peer, variant, folder / "out"), want, looser(variant))
         idle(peer, variant)
         close(f"prefill again, {variant}", output(peer, variant, folder / "out"), want, looser(variant))
@@ -77,7 +77,7 @@ def prefill(peer, folder, rng):
 
 def decode(peer, folder, rng):
     weights = tiny.weights(rng)
-    for batch in (1, 3):
+    for batch in (1, 3, 33):
         ids = rng.integers(0, tiny.VOCAB, (batch, 9 + 4), dtype=np.int32)
         ids.tofile(folder / "tokens")
         want = tiny.logits(weights, ids)[:, -1].ravel()
@@ -131,12 +131,13 @@ WORKS = {"gemm": gemm, "train": train, "prefill": prefill, "decode": decode}
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--require", action="store_true", help="a peer that is not set up is a failure")
+    arguments.add_argument("--threads", type=int, default=2, help="of each peer; 1 where other programs want the processor: some wait by spinning")
     arguments.add_argument("peers", nargs="*", default=PEERS, metavar="PEER")
     arguments = arguments.parse_args()
     failed = 0
     for name in arguments.peers:
         try:
-            peer = Peer(name, log=sys.stderr)
+            peer = Peer(name, arguments.threads, log=sys.stderr)
         except Missing as e:
             print(f"{name}: missing: {e}")
             failed += arguments.require

@@ -25,7 +25,10 @@ class Peer:
     def ask(self, op, **fields):
         self.process.stdin.write(json.dumps({"op": op, **fields}) + "\n")
         self.process.stdin.flush()
-        reply = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.hello['peer']}: ended with {self.process.wait()} at {op}")
+        reply = json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"{self.hello['peer']}: {reply['error']}")
         return reply

@@ -103,7 +103,7 @@ def write_safetensors(w, folder):
     """A Hugging Face directory of float32 weights."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config()))
-    header, data = {}, b""
+    header, data = {}, bytearray()
     for name, v in w.items():
         raw = v.astype("<f4").tobytes()
         header[name] = {"dtype": "F32", "shape": v.shape, "data_offsets": [len(data), len(data) + len(raw)]}
@@ -145,7 +145,7 @@ def write_gguf(w, path):
         u32("llama.attention.head_count_kv", KV), u32("llama.rope.dimension_count", HEAD), f32("llama.rope.freq_base", THETA),
         f32("llama.attention.layer_norm_rms_epsilon", EPSILON), word("tokenizer.ggml.model", "no_vocab"),
     ]
-    infos, data = b"", b""
+    infos, data = b"", bytearray()
     for name, v in w.items():
         for part, heads in (("q_proj", HEADS), ("k_proj", KV)):
             if part in name:

@@ -2,7 +2,8 @@
 //
 // A variant's name is words. f32: everything is float32. f16: llama.cpp's defaults, keys and values in half precision and
 // flash attention, which computes in half precision even where the cache is float32. "unified": one buffer of keys and
-// values for all sequences instead of one each.
+// values for all sequences instead of one each. "blas": products of 32 rows and more go to OpenBLAS, llama.cpp's own option
+// for prompts.
 #include "../protocol.hpp"
 
 #include <ggml-backend.h>
@@ -10,6 +11,7 @@
 #include <llama.h>
 
 #include <cstring>
+#include <dlfcn.h>
 
 using peer::Error;
 using peer::Request;
@@ -18,12 +20,46 @@ static bool has(const std::string &variant, const char *word) { return (" " + va
 
 // The CPU's backend is a library chosen at run time; its functions are asked for by name.
 template <class F> static F *cpu_function(const char *name) {
-    auto reg = ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
-    auto f = reinterpret_cast<F *>(ggml_backend_reg_get_proc_address(reg, name));
+    static auto registered = ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    static void *library = [] {
+        Dl_info where;
+        void *inside = ggml_backend_reg_get_proc_address(registered, "ggml_threadpool_new");
+        return inside && dladdr(inside, &where) ? dlopen(where.dli_fname, RTLD_NOW) : nullptr;
+    }();
+    void *f = ggml_backend_reg_get_proc_address(registered, name);
+    if (!f && library)
+        f = dlsym(library, name);
     if (!f)
         throw Error(std::string("the CPU's backend has no ") + name);
-    return f;
+    return reinterpret_cast<F *>(f);
 }
+
+// The threads of all contexts with or without OpenBLAS; a context without a pool starts threads anew for each graph. They
+// poll between graphs, and for long after the last one unless paused. Where OpenBLAS's threads want the cores in between,
+// none polls. A context's backend goes on pointing to its pool, so it is never freed.
+static ggml_threadpool_t pool(bool blas) {
+    static ggml_threadpool_t pools[2];
+    if (!pools[blas]) {
+        auto params = ggml_threadpool_params_default(peer::threads());
+        if (blas)
+            params.poll = 0;
+        pools[blas] = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new")(&params);
+    }
+    return pools[blas];
+}
+
+// While one is there, a new context uses OpenBLAS: llama.cpp asks for the registered devices when a context is made. The
+// library itself stays, since contexts go on using it.
+struct WithBlas {
+    ggml_backend_reg_t reg;
+    WithBlas() {
+        static void *kept = dlopen(LLAMA_BLAS, RTLD_NOW);
+        reg = kept ? ggml_backend_load(LLAMA_BLAS) : nullptr;
+        if (!reg)
+            throw Error("no " LLAMA_BLAS);
+    }
+    ~WithBlas() { ggml_backend_unload(reg); }
+};
 
 struct Context {
     llama_context *ctx;
@@ -39,12 +75,14 @@ struct Context {
         p.flash_attn_type = f32 ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_AUTO;
         p.kv_unified = unified;
         p.no_perf = true;
+        bool blas = has(variant, "blas");
+        auto with = blas ? std::make_unique<WithBlas>() : nullptr;
         ctx = llama_init_from_model(model, p);
         if (!ctx)
             throw Error("llama.cpp makes no context for variant " + variant);
+        llama_attach_threadpool(ctx, pool(blas), pool(blas));
     }
     ~Context() { llama_free(ctx); }
-    llama_memory_t memory() { return llama_get_memory(ctx); }
 };
 
 // Tokens with their places; which of them want logits.
@@ -70,7 +108,6 @@ struct Llama : peer::Work {
     llama_model *model;
     int vocab;
     std::map<std::string, std::unique_ptr<Context>> contexts; // by variant
-    ggml_threadpool_t pool = nullptr;
 
     explicit Llama(const Request &r) {
         model = llama_model_load_from_file(r.str("gguf").c_str(), llama_model_default_params());
@@ -85,19 +122,11 @@ struct Llama : peer::Work {
     llama_context *context(const std::string &variant) { return contexts.at(variant)->ctx; }
     virtual std::unique_ptr<Context> make(const std::string &variant) = 0;
 
-    // Without a pool of its own a context starts threads anew for each graph. The pool's threads poll between graphs, and
-    // for long after the last one: it lives for one request.
     void begin(const std::string &variant) override {
         if (!contexts.count(variant))
             contexts[variant] = make(variant);
-        auto params = ggml_threadpool_params_default(peer::threads());
-        pool = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new")(&params);
-        llama_attach_threadpool(context(variant), pool, pool);
     }
-    void end(const std::string &variant) override {
-        llama_detach_threadpool(context(variant));
-        cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")(pool);
-    }
+    void end(const std::string &variant) override { cpu_function<decltype(ggml_threadpool_pause)>("ggml_threadpool_pause")(pool(has(variant, "blas"))); }
     std::vector<float> output(const std::string &variant) override {
         begin(variant);
         repeat(variant);
@@ -116,7 +145,7 @@ struct Prefill : Llama {
         for (int i = 0; i < length; i++)
             batch.add(ids[i], i, 0, i == length - 1);
     }
-    std::vector<std::string> variants() const override { return {"f32", "f16"}; }
+    std::vector<std::string> variants() const override { return {"f32", "f32 blas", "f16", "f16 blas"}; }
     std::unique_ptr<Context> make(const std::string &variant) override { return std::make_unique<Context>(model, variant, 1, length); }
     void repeat(const std::string &variant) override {
         auto ctx = context(variant);
@@ -147,7 +176,9 @@ struct Decode : Llama {
     std::vector<std::string> variants() const override {
         if (rows == 1)
             return {"f32", "f16"};
-        return {"f32", "f32 unified", "f16", "f16 unified"};
+        if (rows < 32)
+            return {"f32", "f32 unified", "f16", "f16 unified"};
+        return {"f32", "f32 unified", "f32 blas", "f16", "f16 unified", "f16 blas"};
     }
     std::unique_ptr<Context> make(const std::string &variant) override {
         auto c = std::make_unique<Context>(model, variant, rows, length());
