@@ -124,3 +124,19 @@ func unindent(s string) string {
 	}
 	return b.String()
 }
+
+// The recipe's page shows the commands of its script, phase by phase.
+func TestRecipeShowsItsScript(t *testing.T) {
+	plain := func(s string) string {
+		return strings.Join(strings.Fields(strings.ReplaceAll(s, "\\\n", " ")), " ")
+	}
+	page, script := plain(read(t, "docs/recipe.md")), plain(strings.ReplaceAll(read(t, "docs/recipe/mawps.sh"), "\nphase ", "\n;phase "))
+	phases := regexp.MustCompile(`;phase ([\w-]+) \S+ ((?:sft|train|eval) [^;&#\[]*(?:\[@\][^;&#\[]*)*)`).FindAllStringSubmatch(script, -1)
+	require.Len(t, phases, 8)
+	for _, p := range phases {
+		require.Contains(t, page, "updraft "+strings.TrimSpace(p[2])+" --output-dir runs/"+p[1])
+	}
+	for _, m := range regexp.MustCompile(`\b(ask|held|small|learn)=\(([^)]*)\)`).FindAllStringSubmatch(script, -1) {
+		require.Contains(t, page, m[0])
+	}
+}
