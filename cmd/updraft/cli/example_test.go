@@ -77,6 +77,7 @@ func ExampleNew() {
 		}
 	}
 	// Output:
+	// bench
 	// demo
 	// eval
 	// export
