@@ -163,6 +163,12 @@ func TestInfo(t *testing.T) {
 	oneObject(t, ok(t, "info", "--model", tinyModel(t), "--train=false", "--json").out, &alone)
 	require.Zero(t, alone.Memory["optimizer"])
 	require.Less(t, alone.MemorySum, out.MemorySum)
+	// A GPU's plan needs none: activations in BF16 too, and no word of this machine's memory.
+	var gpu, cpu infoJSON
+	oneObject(t, ok(t, "info", "--model", tinyModel(t), "--device", "cuda", "--dtype", "bfloat16", "--json").out, &gpu)
+	oneObject(t, ok(t, "info", "--model", tinyModel(t), "--device", "cpu", "--dtype", "bfloat16", "--json").out, &cpu)
+	require.Less(t, gpu.Memory["activations"], cpu.Memory["activations"])
+	require.Equal(t, len(gpu.GPUs) > 0, gpu.Advice != "")
 	r := ok(t, "info")
 	for _, word := range []string{"updraft", "CPU", "kernels", "GPU"} {
 		require.Contains(t, r.out, word)

@@ -42,7 +42,7 @@ memory that a training or a generation of that model takes. Nothing is allocated
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runInfo(cmd, &f) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.model, "model", "", "model whose memory is planned: "+modelHelp)
+	fs.StringVar(&f.model, "model", "", "model whose memory is forGPU: "+modelHelp)
 	fs.BoolVar(&f.train, "train", true, "plan a training; false: generation alone")
 	fs.IntVar(&f.generations, "num-generations", 8, "responses per prompt")
 	fs.IntVar(&f.prompts, "prompts-per-step", 32, "prompts per step")
@@ -82,7 +82,7 @@ type gpuJSON struct {
 	WhyNot  string `json:"why_not,omitempty"` // where it cannot be used
 }
 
-// interesting are the features that kernels exist or are planned for.
+// interesting are the features that kernels exist or are forGPU for.
 var interesting = []cpuid.FeatureID{cpuid.SSE2, cpuid.AVX, cpuid.AVX2, cpuid.FMA3, cpuid.F16C, cpuid.AVX512F, cpuid.AVX512BW,
 	cpuid.AVX512VL, cpuid.AVX512BF16, cpuid.AVX512VNNI, cpuid.AMXBF16, cpuid.ASIMD, cpuid.ASIMDHP, cpuid.ASIMDDP, cpuid.SVE}
 
@@ -148,17 +148,21 @@ func (a *app) runInfo(cmd *cobra.Command, f *infoFlags) error {
 		}
 		usable := slices.IndexFunc(info.GPUs, func(g gpuJSON) bool { return g.WhyNot == "" })
 		there := usable >= 0
-		o = f.types(f.device != deviceCPU && (f.device != deviceAuto || there), o)
+		// A GPU that is named is planned for where there is none, too.
+		forGPU := f.device != deviceCPU && (f.device != deviceAuto || there)
+		o = f.types(forGPU, o)
 		if f.train {
 			if o.LoRA, err = f.lora.options(cmd.Flags(), 1); err != nil {
 				return err
 			}
 		}
 		so := &model.SchedulerOptions{MaxBatch: batch, MaxTokens: context}
-		n := &need{cfg: src.cfg, o: o, so: so, bf16: true, longest: context}
+		n := &need{cfg: src.cfg, o: o, so: so, bf16: true, gpu: forGPU, longest: context}
 		free, _, known := hostMemory()
-		if f.device != deviceCPU && there {
-			free, known, n.gpu = info.GPUs[usable].Memory, true, true
+		if forGPU {
+			if known = there; there {
+				free = info.GPUs[usable].Memory
+			}
 		}
 		plan = n.plan(so)
 		if known {
