@@ -301,6 +301,13 @@ func TestHTML(t *testing.T) {
 	require.Contains(t, string(empty), "Nothing was measured")
 }
 
+// Five rounds are enough where the time runs out, and no fewer are.
+func TestWorkloadTime(t *testing.T) {
+	res, err := Run(t.Context(), blink(Options{Groups: []string{"train"}, Shapes: []string{Tiny}, Pairs: 9, WorkloadTime: 1}))
+	require.NoError(t, err)
+	require.Len(t, res.Results[0].Rows[0].Samples, leastPairs)
+}
+
 // The time that is left falls to nothing, and learns from what was slow.
 func TestEstimate(t *testing.T) {
 	e := estimate{guess: []float64{100, 100, 100}}

@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -29,10 +30,10 @@ type contender struct {
 	out   bool // takes no more samples
 }
 
-// Samples that a peer takes of one workload: all rounds, or, where it is so slow
-// that they would take longer than peerTime, no fewer than leastPairs.
+// Samples of a workload: one in each round, or, where its time or a peer's share of
+// it runs out, no fewer than leastPairs.
 const (
-	peerTime   = 30 * time.Second
+	peerShare  = 6
 	leastPairs = 5
 )
 
@@ -40,40 +41,77 @@ const (
 // once and compares its result. What cannot be had becomes a row that says why.
 func (r *runner) contenders(w *workload, a *ask, res *Result) (all []*contender) {
 	for _, name := range w.peers {
-		p := r.peers[name]
-		if p == nil {
-			continue
-		}
-		gone := func(variant, format string, args ...any) {
-			res.Rows = append(res.Rows, Row{Who: name, Variant: variant, Missing: fmt.Sprintf(format, args...)})
-		}
-		if err := p.open(); err != nil {
-			gone("", "%v", err)
-			continue
-		}
-		if !slices.Contains(p.works, a.work) {
-			gone("", "does no %s", a.work)
-			continue
-		}
-		fields := map[string]any{"op": "prepare", "work": a.work, "dir": a.dir}
-		for k, v := range a.params {
-			fields[k] = v
-		}
-		got, err := p.request(fields, p.limits.prepare)
-		if err != nil {
-			gone("", "%v", err)
-			continue
-		}
-		for _, v := range got.Variants {
-			c, err := r.contender(p, v, a)
-			if err != nil {
-				gone(v, "%v", err)
-				continue
-			}
-			all = append(all, c)
+		if p := r.peers[name]; p != nil {
+			all = append(all, r.enter(p, a, func(variant, why string) {
+				res.Rows = append(res.Rows, Row{Who: name, Variant: variant, Missing: why})
+			})...)
 		}
 	}
 	return all
+}
+
+// enter is contenders for one peer. A variant that ends the process is barred from
+// this work for the rest of the run, and the others enter with a new process.
+func (r *runner) enter(p *peer, a *ask, gone func(variant, why string)) (in []*contender) {
+	settled := map[string]bool{}
+	for {
+		variants, err := p.prepare(a)
+		if err != nil {
+			gone("", err.Error())
+			return nil
+		}
+		for _, c := range in { // in the new process too, before they are timed
+			if _, err := c.sample(); err != nil {
+				gone("", fmt.Sprintf("started anew: %v", err))
+				return nil
+			}
+		}
+		again := false
+		for _, v := range variants {
+			if settled[v] {
+				continue
+			}
+			settled[v] = true
+			key := a.work + " " + v
+			if why := p.barred[key]; why != "" {
+				gone(v, "not asked again: "+why)
+				continue
+			}
+			c, err := r.contender(p, v, a)
+			if err == nil {
+				in = append(in, c)
+				continue
+			}
+			gone(v, err.Error())
+			if again = p.cmd == nil; again {
+				p.barred[key] = err.Error()
+				break
+			}
+		}
+		if !again {
+			return in
+		}
+	}
+}
+
+// prepare starts a peer unless it runs, and has it prepare a work.
+func (p *peer) prepare(a *ask) (variants []string, err error) {
+	if why := p.barred[a.work]; why != "" {
+		return nil, fmt.Errorf("not asked again: %s", why)
+	}
+	if err := p.open(); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(p.works, a.work) {
+		return nil, fmt.Errorf("does no %s", a.work)
+	}
+	fields := map[string]any{"op": "prepare", "work": a.work, "dir": a.dir}
+	maps.Copy(fields, a.params)
+	got, err := p.request(fields, p.limits.prepare)
+	if err != nil && p.cmd == nil {
+		p.barred[a.work] = err.Error()
+	}
+	return got.Variants, err
 }
 
 // contender runs a variant for the first time, compares its result, and learns
@@ -132,9 +170,14 @@ func (c *contender) sample() (float64, error) {
 	return got.Seconds / float64(c.runs), nil
 }
 
-// round takes a sample, unless the variant is out.
-func (c *contender) round() {
+// round takes a sample, unless the variant is out. Its samples together may take so
+// long, once there are leastPairs of them.
+func (c *contender) round(most time.Duration) {
 	if c.out {
+		return
+	}
+	if c.peer.cmd == nil && len(c.row.Samples) > 0 { // another variant ended it: these samples stand
+		c.out = true
 		return
 	}
 	seconds, err := c.sample()
@@ -143,7 +186,7 @@ func (c *contender) round() {
 		return
 	}
 	c.row.Samples = append(c.row.Samples, seconds)
-	c.out = c.spent > peerTime && len(c.row.Samples) >= leastPairs
+	c.out = c.spent > most && len(c.row.Samples) >= leastPairs
 }
 
 // closePeers frees what a workload's peers have prepared.

@@ -20,7 +20,7 @@ func newEstimate(r *runner, all []*workload) estimate {
 			}
 		}
 		const setup = 1.5
-		e.guess = append(e.guess, setup+2*round+min(float64(r.o.Pairs)*round, r.timeLimit().Seconds()))
+		e.guess = append(e.guess, setup+2*round+min(float64(r.o.Pairs)*round, r.o.WorkloadTime.Seconds()))
 	}
 	return e
 }

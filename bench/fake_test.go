@@ -93,9 +93,13 @@ func fakePeer(mode string) int {
 				continue
 			}
 			work = f
-			out.Encode(map[string]any{"ok": true, "variants": []string{q.Work}})
+			variants := []string{q.Work}
+			if mode == "one-dies" {
+				variants = []string{"first", "fatal", "last"}
+			}
+			out.Encode(map[string]any{"ok": true, "variants": variants})
 		case "run":
-			if mode == "dies" {
+			if mode == "dies" || q.Variant == "fatal" {
 				fmt.Fprintln(os.Stderr, "segmentation fault")
 				return 139
 			}
@@ -265,9 +269,8 @@ func TestPeersThatFail(t *testing.T) {
 					require.Empty(t, row.Samples)
 					line := row.Missing + row.Wrong
 					require.NotContains(t, line, "\n")
-					if asked == 1 || mode != "dies" && mode != "hangs" { // those are given up in the end
-						require.Contains(t, line, want)
-					}
+					require.Contains(t, line, want)
+					require.Equal(t, asked > 1 && (mode == "dies" || mode == "hangs"), strings.HasPrefix(line, "not asked again: "))
 					require.Equal(t, mode == "wrong", row.Wrong != "")
 				}
 				for _, c := range x.Compared {
@@ -278,11 +281,36 @@ func TestPeersThatFail(t *testing.T) {
 			var text strings.Builder
 			require.NoError(t, res.Text(&text))
 			require.Contains(t, text.String(), want)
-			if mode == "dies" {
-				require.Contains(t, text.String(), "ended 4 times and is not started again")
-			}
 		})
 	}
+}
+
+// A variant that ends the process costs the others of its peer nothing, and is run
+// once.
+func TestVariantThatEndsThePeer(t *testing.T) {
+	dir := t.TempDir()
+	res, err := Run(t.Context(), blink(Options{Groups: []string{"kernels"}, Shapes: []string{SmolLM2}, OutputDir: dir,
+		Peers: []string{"openblas"}, PeersDir: peersDir(t, map[string]string{"openblas": "one-dies"})}))
+	require.NoError(t, err)
+	asked := 0
+	for _, x := range res.Results {
+		for _, row := range x.Rows {
+			if row.Who == Ours {
+				continue
+			}
+			asked++
+			if row.Variant == "fatal" {
+				require.Contains(t, row.Missing, "the process ended (at run)")
+				continue
+			}
+			require.Empty(t, row.Missing)
+			require.Len(t, row.Samples, 2)
+		}
+	}
+	require.Equal(t, 3*15, asked)
+	log, err := os.ReadFile(filepath.Join(dir, "openblas.log"))
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(log), "segmentation fault"))
 }
 
 // What is wrong is found in every work.

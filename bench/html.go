@@ -35,10 +35,11 @@ type groupTable struct {
 }
 
 type tableRow struct {
-	What, By, Time, Rate           string
-	OfPeak, OfBandwidth, OfFloor   string
-	Against, Class, Phases, Failed string
-	Samples                        int
+	What, By, Time, Rate         string
+	OfPeak, OfBandwidth, OfFloor string
+	Against, Class, Failed       string
+	Samples                      int
+	Span                         int // rows that What stands beside; 0: What stands above
 }
 
 // HTML is the content of report.html: one file, which needs no network.
@@ -71,7 +72,7 @@ func (r *Results) HTML() ([]byte, error) {
 func (res *Result) tableRows() (out []tableRow) {
 	what := res.Shape + ", " + res.Name
 	if res.Error != "" {
-		return []tableRow{{What: what, Failed: res.Error}}
+		return []tableRow{{What: what, Failed: res.Error, Span: 1}}
 	}
 	for _, row := range res.Rows {
 		x := tableRow{What: what, By: row.name(), Time: row.Seconds.times(), Rate: row.rate(), OfPeak: percent(row.OfPeak.Median), OfBandwidth: percent(row.OfBandwidth.Median),
@@ -89,6 +90,9 @@ func (res *Result) tableRows() (out []tableRow) {
 	}
 	for _, p := range res.phases() {
 		out = append(out, tableRow{By: p[0], Time: p[1], Class: "phase"})
+	}
+	if len(out) > 0 {
+		out[0].Span = len(out)
 	}
 	return out
 }

@@ -29,12 +29,12 @@ type limits struct{ start, prepare, run time.Duration }
 func usualLimits() limits { return limits{time.Minute, 4 * time.Minute, 4 * time.Minute} }
 
 // restarts is how often a peer that ended or hung is started again: what one
-// workload does to it need not cost the others theirs.
-const restarts = 3
+// variant does to it need not cost the others theirs.
+const restarts = 8
 
 // peer is a process that does the same work with other software. It is started
 // when it is first asked, reads requests as lines of JSON and answers each with a
-// line; docs/bench.md has the protocol.
+// line; bench/peers/README.md has the protocol.
 type peer struct {
 	name    string
 	dir     string // its directory
@@ -43,6 +43,7 @@ type peer struct {
 	limits  limits
 
 	started int
+	barred  map[string]string // works, and works with a variant, that ended the process, with how
 	info    PeerInfo
 	works   []string
 	cmd     *exec.Cmd
@@ -176,7 +177,7 @@ func (p *peer) await(limit time.Duration) (json.RawMessage, error) {
 }
 
 // request sends one request and returns its reply. A peer that ends or does not
-// answer is killed; the next workload starts it again.
+// answer is killed; the next prepare starts it again.
 func (p *peer) request(fields map[string]any, limit time.Duration) (r reply, err error) {
 	if p.cmd == nil {
 		return r, errEnded

@@ -32,13 +32,13 @@ type bar struct {
 	Ours             bool
 }
 
-// bars are the workloads that have peers, by rate.
+// bars are the workloads that a peer has computed too, by rate.
 func (r *Results) bars() (out []barChart) {
 	for i := range r.Results {
 		res := &r.Results[i]
 		fastest, others := math.Inf(1), 0
 		for _, row := range res.Rows {
-			if row.Who != Ours {
+			if row.Who != Ours && row.Missing == "" {
 				others++
 			}
 			if len(row.Samples) > 0 {
@@ -158,7 +158,7 @@ func (r *Results) decodeFigures() (out []figure) {
 		}
 		zero := 0.0
 		c := report.Chart{Title: s.Name + ": decoding, tokens per second against the batch", XLabel: "sequences in the batch", YMin: &zero}
-		f := figure{Title: c.Title}
+		f := figure{Title: s.Name}
 		for i, l := range lines {
 			x := report.Series{Name: l.name, X: l.x, Y: l.y, Dots: true, Color: seriesColors[i%len(seriesColors)], Strong: l.name == Ours}
 			if l.name == "floor" {

@@ -23,7 +23,10 @@ type Options struct {
 	Full    bool     // every shape and size; otherwise what shows the most in a few minutes
 	Pairs   int      // rounds; 0: 5, with Full 15
 	Threads int      // 0: one per core
-	DType   engine.DType
+	// WorkloadTime bounds the rounds of a workload, once there are five of them; 0:
+	// 20 seconds, with Full 3 minutes.
+	WorkloadTime time.Duration
+	DType        engine.DType
 	// Miniature replaces every shape by one that computes in no time: it tries
 	// everything out and measures nothing.
 	Miniature bool
@@ -88,6 +91,15 @@ func (o *Options) setDefaults() error {
 		o.Pairs = 5
 		if o.Full {
 			o.Pairs = 15
+		}
+	}
+	if o.WorkloadTime < 0 {
+		return optionf("workload time %v: must not be negative", o.WorkloadTime)
+	}
+	if o.WorkloadTime == 0 {
+		o.WorkloadTime = 20 * time.Second
+		if o.Full {
+			o.WorkloadTime = 3 * time.Minute
 		}
 	}
 	if o.PeersDir == "" {
@@ -198,7 +210,7 @@ func (r *runner) begin() (err error) {
 	r.results.Sessions = append(r.results.Sessions, Session{Begun: now, Ended: now, LoadBegun: loadAverage(), LoadEnded: loadAverage()})
 	for _, name := range r.o.Peers {
 		r.peers[name] = &peer{name: name, dir: filepath.Join(r.o.PeersDir, name), log: filepath.Join(logs, name+".log"), threads: r.o.Threads,
-			limits: r.o.limits, info: PeerInfo{Name: name}}
+			limits: r.o.limits, info: PeerInfo{Name: name}, barred: map[string]string{}}
 	}
 	return nil
 }
@@ -252,15 +264,6 @@ func (r *runner) workload(ctx context.Context, w *workload) Result {
 	return res
 }
 
-// timeLimit is how long the rounds of one workload may take, once there are
-// leastPairs of them.
-func (r *runner) timeLimit() time.Duration {
-	if r.o.Full {
-		return 4 * time.Minute
-	}
-	return 20 * time.Second
-}
-
 func (r *runner) measure(ctx context.Context, w *workload, e *env, res *Result) {
 	s := w.setup(e)
 	rows := make([]*Row, len(s.variants))
@@ -289,7 +292,7 @@ func (r *runner) measure(ctx context.Context, w *workload, e *env, res *Result) 
 	burst := min(max(r.burst, longest/10), 100*time.Millisecond)
 	begun := time.Now()
 	for i := range r.o.Pairs {
-		if ctx.Err() != nil || i >= leastPairs && time.Since(begun) > r.timeLimit() {
+		if ctx.Err() != nil || i >= leastPairs && time.Since(begun) > r.o.WorkloadTime {
 			break
 		}
 		if len(rows) > 0 {
@@ -300,7 +303,7 @@ func (r *runner) measure(ctx context.Context, w *workload, e *env, res *Result) 
 			s.variants[i].sample(row)
 		}
 		for _, c := range peers {
-			c.round()
+			c.round(r.o.WorkloadTime / peerShare)
 		}
 	}
 	if s.figures != nil {

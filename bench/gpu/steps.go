@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
-	"time"
 
+	"github.com/updraft-ml/updraft/bench"
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/gapg"
 	"github.com/updraft-ml/updraft/model"
-	"github.com/updraft-ml/updraft/model/tokenizer"
 )
 
 // config is the architecture of a shape, with random weights to come.
@@ -182,20 +180,6 @@ func trainFlop(q qwen, sequences, length int) float64 {
 	return 6*tokens*matrices + 6*tokens*float64(length*q.heads*q.dim*q.layers)
 }
 
-// judgeAll is a task whose every answer is right.
-type judgeAll struct{}
-
-func (judgeAll) Name() string { return "bench" }
-func (judgeAll) Judge(context.Context, gapg.Prompt, string) (gapg.Verdict, error) {
-	return gapg.Verdict{Correct: true, Format: true}, nil
-}
-func (judgeAll) JudgeCloud(context.Context, gapg.Prompt, string) (bool, error) { return false, nil }
-
-// everySecond rewards every second response of a group, so that each has a weight.
-func everySecond(_ context.Context, _ *gapg.Group, i int) (gapg.RewardParts, error) {
-	return gapg.RewardParts{Accuracy: float64(i % 2)}, nil
-}
-
 // gapgStep is a step of training from the prompts to the updated weights.
 func gapgStep(q qwen, prompts, group, length, completion int) *workload {
 	more := request{"prompts": prompts, "group": group, "length": length, "completion": completion}
@@ -206,21 +190,8 @@ func gapgStep(q qwen, prompts, group, length, completion int) *workload {
 	x.setup = func(e *env) (func(int), func() verdict) {
 		ctx := context.Background()
 		m := e.model(q, length+completion, model.Options{Trainable: true, MaxRows: max(8192, 2*(length+completion))})
-		const letters = "abcdefghijklmnopqrstuvwxyz"
-		tok, err := tokenizer.NewCharacter(letters, nil)
-		e.must(err)
-		var all []gapg.Prompt
-		for i := range prompts {
-			var s strings.Builder
-			for range length {
-				s.WriteByte(letters[e.rng.IntN(len(letters))])
-			}
-			all = append(all, gapg.Prompt{ID: fmt.Sprint(i), Text: s.String()})
-		}
-		t, err := gapg.NewTrainer(gapg.Config{Reward: gapg.RewardFunc(everySecond), NumGenerations: group, PromptsPerStep: prompts,
-			MaxCompletionLength: completion, LearningRate: 1e-6, JudgeTimeout: time.Minute},
-			// No token ends a response: all have the full length.
-			gapg.Setup{Model: m, Tokenizer: tok, Task: judgeAll{}, Prompts: all, EndToken: -1})
+		step := bench.GAPGStep{Prompts: prompts, Group: group, Length: length, Completion: completion}
+		t, err := step.NewTrainer(m, e.rng)
 		e.must(err)
 		e.closers = append(e.closers, t.Close)
 		var last *gapg.StepStats
@@ -228,16 +199,7 @@ func gapgStep(q qwen, prompts, group, length, completion int) *workload {
 			last, err = t.Step(ctx)
 			e.must(err)
 		}
-		return run, func() verdict {
-			v := verdict{Compared: last.RolloutTokens}
-			switch {
-			case last.MaxLogpDifference != 0:
-				v.err = fmt.Errorf("the log-probs of the rollout and of the forward differ by up to %v", last.MaxLogpDifference)
-			case last.Skipped || last.RolloutTokens != prompts*group*completion:
-				v.err = errors.New("the step was skipped or short")
-			}
-			return v
-		}
+		return run, func() verdict { return verdict{Compared: last.RolloutTokens, err: step.Check(last)} }
 	}
 	return x
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,7 @@ type benchFlags struct {
 	peersDir, outputDir   string
 	dtype                 string
 	threads, pairs        int
+	workloadTime          time.Duration
 	full, resume, mini    bool
 }
 
@@ -54,6 +56,7 @@ says how to read the results and how to set peers up.`,
 	fs.StringSliceVar(&f.shapes, "shape", nil, "models to measure, of "+strings.Join(shapes, ", ")+"; empty: all")
 	fs.BoolVar(&f.full, "full", false, "every shape and size, 15 rounds each: about half an hour on two cores")
 	fs.IntVar(&f.pairs, "pairs", 0, "rounds, each of one sample of everything that is compared; 0: 5, with --full 15")
+	fs.DurationVar(&f.workloadTime, "workload-time", 0, "time for the rounds of one workload, after which 5 are enough; 0: 20s, with --full 3m")
 	fs.IntVar(&f.threads, "threads", 0, "threads that compute; 0: one per core")
 	fs.Var(newChoice(&f.dtype, dtypeF32, dtypeF32, dtypeBF16), "dtype", "type of the weights of whole models: float32 or bfloat16")
 	fs.StringSliceVar(&f.peers, "peers", nil, "peers to measure beside, of "+strings.Join(bench.PeerNames(), ", ")+", or all; empty: none")
@@ -65,7 +68,7 @@ says how to read the results and how to set peers up.`,
 }
 
 func (a *app) runBench(cmd *cobra.Command, f *benchFlags) error {
-	o := bench.Options{Groups: f.groups, Shapes: f.shapes, Full: f.full, Pairs: f.pairs, Threads: f.threads, Miniature: f.mini, Peers: f.peers, PeersDir: f.peersDir,
+	o := bench.Options{Groups: f.groups, Shapes: f.shapes, Full: f.full, Pairs: f.pairs, Threads: f.threads, WorkloadTime: f.workloadTime, Miniature: f.mini, Peers: f.peers, PeersDir: f.peersDir,
 		OutputDir: f.outputDir, Resume: f.resume, Command: commandLine(cmd), Version: buildVersion().String(), Available: hostMemory}
 	if f.dtype == dtypeBF16 {
 		o.DType = engine.BF16
