@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
+	"math"
+	"strings"
 
 	"github.com/updraft-ml/updraft/gapg/report"
 )
@@ -37,7 +39,8 @@ type groupTable struct {
 type tableRow struct {
 	What, By, Time, Rate         string
 	OfPeak, OfBandwidth, OfFloor string
-	Against, Class, Failed       string
+	Class, Failed                string
+	Against                      []string
 	Samples                      int
 	Span                         int // rows that What stands beside; 0: What stands above
 }
@@ -76,7 +79,7 @@ func (res *Result) tableRows() (out []tableRow) {
 	}
 	for _, row := range res.Rows {
 		x := tableRow{What: what, By: row.name(), Time: row.Seconds.times(), Rate: row.rate(), OfPeak: percent(row.OfPeak.Median), OfBandwidth: percent(row.OfBandwidth.Median),
-			OfFloor: percent(row.OfFloor.Median), Against: res.against(row), Samples: len(row.Samples)}
+			OfFloor: percent(row.OfFloor.Median), Against: strings.Split(res.against(row), "; "), Samples: len(row.Samples)}
 		if row.Who == Ours {
 			x.Class = "ours"
 		}
@@ -97,24 +100,26 @@ func (res *Result) tableRows() (out []tableRow) {
 	return out
 }
 
-// lead is the headline: what the comparison with peers came to, or how near the
-// limits the engine is.
+// lead is the headline: how near the limits the engine is, and how it stands beside
+// the fastest peer of each workload.
 func (r *Results) lead() string {
-	floors, ratios := []float64{}, []float64{}
+	var floors, ratios []float64
 	for _, res := range r.Results {
-		best := 0.0
+		ours, theirs, floor := math.Inf(1), math.Inf(1), 0.0
 		for _, row := range res.Rows {
-			if row.Who == Ours {
-				best = max(best, row.OfFloor.Median)
+			switch {
+			case len(row.Samples) == 0 || row.Wrong != "":
+			case row.Who != Ours:
+				theirs = min(theirs, row.Seconds.Median)
+			case row.Bytes == res.Rows[0].Bytes: // not those that read narrower weights
+				ours, floor = min(ours, row.Seconds.Median), max(floor, row.OfFloor.Median)
 			}
 		}
-		if best > 0 {
-			floors = append(floors, best)
+		if floor > 0 {
+			floors = append(floors, floor)
 		}
-		for _, c := range res.Compared {
-			if c.Who != Ours {
-				ratios = append(ratios, c.Ratio.Median)
-			}
+		if ratio := theirs / ours; ratio > 0 && !math.IsInf(ratio, 1) {
+			ratios = append(ratios, ratio)
 		}
 	}
 	if len(floors) == 0 {
@@ -122,7 +127,7 @@ func (r *Results) lead() string {
 	}
 	s := fmt.Sprintf("%s of this machine’s limits over %s", percent(geometricMean(floors)), count(len(floors), "workload"))
 	if len(ratios) > 0 {
-		s += fmt.Sprintf(", and %s times as fast as the peers over %s", ratioText(geometricMean(ratios)), count(len(ratios), "comparison"))
+		s += fmt.Sprintf("; %s times the speed of the fastest peer over %d", ratioText(geometricMean(ratios)), len(ratios))
 	}
 	return s
 }
