@@ -51,20 +51,18 @@ func TestEmulatedDemo(t *testing.T) {
 	withEmulatedGPU(t, emu.Mode{})
 	dir, from := filepath.Join(t.TempDir(), "demo"), filepath.Join(t.TempDir(), "base")
 	writeBase(t, from)
-	for _, dtype := range []string{"float32", "bfloat16"} {
-		r := ok(t, "demo", "--device", "cuda", "--dtype", dtype, "--model", from, "--output-dir", dir, "--max-steps", "1",
-			"--test-prompts", "4", "--validation-prompts", "4", "--router-prompts", "4", "--json")
-		require.Contains(t, r.stderr, "cuda:0 (")
-		var s struct {
-			Methods []map[string]any   `json:"methods"`
-			Train   map[string]float64 `json:"train"`
-		}
-		oneObject(t, r.out, &s)
-		require.Len(t, s.Methods, 10)
-		require.EqualValues(t, 1, s.Train["steps"])
-		require.Zero(t, s.Train["max_logp_difference"])
-		require.FileExists(t, filepath.Join(dir, reportFile))
+	r := ok(t, "demo", "--device", "cuda", "--dtype", "bfloat16", "--model", from, "--output-dir", dir, "--max-steps", "1",
+		"--test-prompts", "4", "--validation-prompts", "4", "--router-prompts", "4", "--json")
+	require.Contains(t, r.stderr, "cuda:0 (")
+	var s struct {
+		Methods []map[string]any   `json:"methods"`
+		Train   map[string]float64 `json:"train"`
 	}
+	oneObject(t, r.out, &s)
+	require.Len(t, s.Methods, 10)
+	require.EqualValues(t, 1, s.Train["steps"])
+	require.Zero(t, s.Train["max_logp_difference"])
+	require.FileExists(t, filepath.Join(dir, reportFile))
 }
 
 // Info shows the device and the kernels that would compute on it.
