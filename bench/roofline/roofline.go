@@ -3,6 +3,9 @@ package roofline
 import (
 	"sync"
 	"time"
+	"unsafe"
+
+	"github.com/updraft-ml/updraft/internal/hugepages"
 )
 
 // loop is one way to reach the limit with this processor's instructions.
@@ -73,7 +76,8 @@ func (m *Machine) Bandwidth(bytes int, d time.Duration) float64 {
 	per := max(bytes/4/m.threads/m.loop.block, 1) * m.loop.block
 	if n := per * m.threads; len(m.data) < n {
 		m.data = make([]float32, n)
-		for i := range m.data { // pages of zeros would all be one page
+		hugepages.Advise(unsafe.Slice((*byte)(unsafe.Pointer(&m.data[0])), 4*n)) // as under the engine's matrices
+		for i := range m.data {                                                  // pages of zeros would all be one page
 			m.data[i] = float32(i)
 		}
 	}

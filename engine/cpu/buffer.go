@@ -7,6 +7,7 @@ import (
 
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/half"
+	"github.com/updraft-ml/updraft/internal/hugepages"
 )
 
 // buffer is host memory of one dtype. Exactly one of f, i, h and c is set.
@@ -31,7 +32,7 @@ const align = 64
 // alignedBytes returns n zeroed bytes that begin on a cache line.
 func alignedBytes(n int) []byte {
 	raw := make([]byte, n+align)
-	hugePages(raw)
+	hugepages.Advise(raw)
 	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (align - 1))
 	return raw[off : off+n : off+n]
 }
