@@ -321,7 +321,7 @@ func sameRelation(a, b *node) bool {
 		if ratio == 0 {
 			ratio = r
 		}
-		return close(r, ratio)
+		return cmplx.Abs(r-ratio) <= 1e-9*max(cmplx.Abs(r), cmplx.Abs(ratio)) // however small both are
 	})
 	if ratio == 0 || !n || math.Abs(imag(ratio)) > 1e-9*cmplx.Abs(ratio) {
 		return false
