@@ -1,7 +1,9 @@
 package roofline
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -54,18 +56,10 @@ func (m *Machine) Name() string { return m.loop.name }
 // operations per second of all of them together, a multiply-add being two.
 func (m *Machine) Peak(d time.Duration) float64 {
 	const chunk = 1 << 12
-	rounds := make([]int, m.threads)
-	elapsed := m.together(func(t int) {
-		for begun := time.Now(); time.Since(begun) < d; {
-			m.loop.fma(chunk)
-			rounds[t] += chunk
-		}
+	return m.together(d, func(int) float64 {
+		m.loop.fma(chunk)
+		return chunk * m.loop.flop
 	})
-	total := 0
-	for _, n := range rounds {
-		total += n
-	}
-	return float64(total) * m.loop.flop / elapsed.Seconds()
 }
 
 // Bandwidth reads a working set of the given bytes, each thread its share of it,
@@ -81,31 +75,44 @@ func (m *Machine) Bandwidth(bytes int, d time.Duration) float64 {
 			m.data[i] = float32(i)
 		}
 	}
-	pass := func(t int) { m.loop.read(m.data[t*per : (t+1)*per]) }
-	m.together(pass)
-	passes := make([]int, m.threads)
-	elapsed := m.together(func(t int) {
-		for begun := time.Now(); passes[t] == 0 || time.Since(begun) < d; passes[t]++ {
-			pass(t)
-		}
-	})
-	total := 0
-	for _, n := range passes {
-		total += n
+	pass := func(t int) float64 {
+		m.loop.read(m.data[t*per : (t+1)*per])
+		return 4 * float64(per)
 	}
-	return float64(total) * float64(per) * 4 / elapsed.Seconds()
+	m.together(0, pass)
+	return m.together(d, pass)
 }
 
-// together runs f on every thread and returns how long the slowest took.
-func (m *Machine) together(f func(thread int)) time.Duration {
-	begun := time.Now()
-	var done sync.WaitGroup
-	for t := 1; t < m.threads; t++ {
-		done.Go(func() { f(t) })
+// together repeats work on every thread for about d, at least once, and returns
+// the sum of what the threads do per second. Their clocks start when all are
+// there: waking one up takes as long as a short measurement.
+func (m *Machine) together(d time.Duration, work func(thread int) (done float64)) float64 {
+	rates := make([]float64, m.threads)
+	var ready atomic.Int32
+	run := func(t int) {
+		for ready.Add(1); int(ready.Load()) < m.threads; {
+			runtime.Gosched()
+		}
+		done, begun := 0.0, time.Now()
+		for {
+			done += work(t)
+			if elapsed := time.Since(begun); elapsed >= d {
+				rates[t] = done / elapsed.Seconds()
+				return
+			}
+		}
 	}
-	f(0)
-	done.Wait()
-	return time.Since(begun)
+	var all sync.WaitGroup
+	for t := 1; t < m.threads; t++ {
+		all.Go(func() { run(t) })
+	}
+	run(0)
+	all.Wait()
+	sum := 0.0
+	for _, rate := range rates {
+		sum += rate
+	}
+	return sum
 }
 
 // flopPerRound is that of an assembly loop's round: twelve registers of so many
