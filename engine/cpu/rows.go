@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"math"
+
 	"github.com/updraft-ml/updraft/engine"
 	"github.com/updraft-ml/updraft/internal/half"
 	"github.com/updraft-ml/updraft/simd"
@@ -46,6 +48,19 @@ func (o *fillOp) tile(_ *worker, i int) {
 	for r := i * o.block; r < min((i+1)*o.block, o.to.Rows); r++ {
 		d := o.to.Off + r*o.to.Stride
 		to := d + o.to.Cols
+		if math.Float32bits(o.v) == 0 { // as gradients are: by the fastest stores there are
+			switch o.dst.dtype {
+			case engine.F32:
+				clear(o.dst.f[d:to])
+			case engine.I32:
+				clear(o.dst.i[d:to])
+			case engine.BF16:
+				clear(o.dst.h[d:to])
+			case engine.U8:
+				clear(o.dst.c[d:to])
+			}
+			continue
+		}
 		switch o.dst.dtype {
 		case engine.F32:
 			fill(o.dst.f[d:to], o.v)
