@@ -77,107 +77,107 @@ func nextRows(left int) int {
 }
 
 // tile runs the micro-kernel for rows × 16·panels.
-func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	if use.avx512 {
-		tile512(rows, panels, k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		tile512(rows, panels, k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		return
 	}
-	tile2(rows, panels, k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+	tile2(rows, panels, k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 }
 
-func tile2(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tile2(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	switch rows {
 	case 1:
 		switch panels {
 		case 4:
-			gemm1x64AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm1x64AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm1x32AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm1x32AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm1x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm1x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	case 2:
 		if panels == 2 {
-			gemm2x32AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm2x32AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		} else {
-			gemm2x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm2x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	case 3:
 		if panels == 2 {
-			gemm3x32AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm3x32AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		} else {
-			gemm3x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm3x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	case 4:
-		gemm4x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		gemm4x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 	case 5:
-		gemm5x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		gemm5x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 	default:
-		gemm6x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+		gemm6x16AVX2(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 	}
 }
 
-func tile512(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tile512(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	switch panels {
 	case 4:
 		if rows == 1 {
-			gemm1x64AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm1x64AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		} else {
-			gemm2x64AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm2x64AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	case 2:
 		switch rows {
 		case 1:
-			gemm1x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm1x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm2x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm2x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 3:
-			gemm3x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm3x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 4:
-			gemm4x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm4x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 5:
-			gemm5x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm5x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 6:
-			gemm6x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm6x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 7:
-			gemm7x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm7x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 8:
-			gemm8x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm8x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 9:
-			gemm9x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm9x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 10:
-			gemm10x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm10x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 11:
-			gemm11x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm11x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm12x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm12x32AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	default:
 		switch rows {
 		case 1:
-			gemm1x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm1x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm2x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm2x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 3:
-			gemm3x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm3x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 4:
-			gemm4x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm4x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 5:
-			gemm5x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm5x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 6:
-			gemm6x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm6x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 7:
-			gemm7x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm7x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 8:
-			gemm8x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm8x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 9:
-			gemm9x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm9x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 10:
-			gemm10x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm10x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		case 11:
-			gemm11x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm11x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm12x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi)
+			gemm12x16AVX512(k, a, rsa, csa, b, ldb, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	}
 }

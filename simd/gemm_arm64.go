@@ -56,7 +56,7 @@ func nextRows(left int) int {
 }
 
 // tile runs the micro-kernel for rows × 16·panels.
-func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tile(rows, panels, k int, a *float32, rsa, csa uintptr, b *float32, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, _, _ uintptr) {
 	switch rows {
 	case 1:
 		switch panels {

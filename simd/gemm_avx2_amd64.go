@@ -7,52 +7,52 @@ package simd
 // gemm1x64AVX2 computes a tile of 1 rows and 64 columns.
 //
 //go:noescape
-func gemm1x64AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x64AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x32AVX2 computes a tile of 1 rows and 32 columns.
 //
 //go:noescape
-func gemm1x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x16AVX2 computes a tile of 1 rows and 16 columns.
 //
 //go:noescape
-func gemm1x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x32AVX2 computes a tile of 2 rows and 32 columns.
 //
 //go:noescape
-func gemm2x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x16AVX2 computes a tile of 2 rows and 16 columns.
 //
 //go:noescape
-func gemm2x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x32AVX2 computes a tile of 3 rows and 32 columns.
 //
 //go:noescape
-func gemm3x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x16AVX2 computes a tile of 3 rows and 16 columns.
 //
 //go:noescape
-func gemm3x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm4x16AVX2 computes a tile of 4 rows and 16 columns.
 //
 //go:noescape
-func gemm4x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm4x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm5x16AVX2 computes a tile of 5 rows and 16 columns.
 //
 //go:noescape
-func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm6x16AVX2 computes a tile of 6 rows and 16 columns.
 //
 //go:noescape
-func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // copyPanelAVX2 copies k rows of 16 floats, ldb bytes apart, to dst; k ≥ 1. It
 // prefetches the line after each row, where the next panel lies.

@@ -13,6 +13,9 @@
 // Requires: k ≥ 0; no alignment; whole tiles: the caller goes through a scratch
 // tile at the right edge. init may be c; c overlaps neither a nor b.
 //
+// Prefetches, where a step of b fills at most two vectors: of each panel, from ahead
+// bytes beyond b on and pace bytes further with each step, into the second level.
+//
 // Registers: R·C/8 YMM accumulators for the whole call. For one panel both vectors
 // of b stay in registers and the elements of a are broadcast in turn (6×16: 12
 // accumulators, 2 of b, 2 of a). For several panels the elements of a stay and b
@@ -34,9 +37,9 @@
 
 #include "textflag.h"
 
-// func gemm1x64AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x64AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3
-TEXT ·gemm1x64AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm1x64AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -86,9 +89,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3
-TEXT ·gemm1x32AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm1x32AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -125,9 +128,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x16AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm1x16AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -137,12 +140,15 @@ TEXT ·gemm1x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    b+32(FP), DX
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
-	IMUL3Q  $0x00000060, BX, DI
+	MOVQ    ahead+88(FP), DI
+	MOVQ    pace+96(FP), R8
+	ADDQ    DX, DI
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(DI*1)
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (DX), Y2
 	VMOVUPS      32(DX), Y3
 	VBROADCASTSS (SI), Y4
@@ -161,9 +167,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3
-TEXT ·gemm2x32AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm2x32AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -220,9 +226,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x16AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm2x16AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -236,12 +242,15 @@ TEXT ·gemm2x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
 	MOVQ    rsa+16(FP), DI
-	IMUL3Q  $0x00000060, BX, R8
+	MOVQ    ahead+88(FP), R8
+	MOVQ    pace+96(FP), R9
+	ADDQ    DX, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (DX), Y4
 	VMOVUPS      32(DX), Y5
 	VBROADCASTSS (SI), Y6
@@ -266,9 +275,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x32AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3
-TEXT ·gemm3x32AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm3x32AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -340,9 +349,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x16AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm3x16AVX2(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Y0
@@ -359,12 +368,15 @@ TEXT ·gemm3x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
 	MOVQ    rsa+16(FP), DI
-	IMUL3Q  $0x00000060, BX, R8
+	MOVQ    ahead+88(FP), R8
+	MOVQ    pace+96(FP), R9
+	ADDQ    DX, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (DX), Y6
 	VMOVUPS      32(DX), Y7
 	VBROADCASTSS (SI), Y8
@@ -395,9 +407,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm4x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm4x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x16AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm4x16AVX2(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Y0
@@ -433,19 +445,22 @@ TEXT ·gemm4x16AVX2(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	IMUL3Q $0x00000060, BX, R9
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  ahead+88(FP), R9
+	MOVQ  pace+96(FP), R10
+	ADDQ  DX, R9
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Y8
 	VMOVUPS      32(DX), Y9
 	VBROADCASTSS (SI), Y10
@@ -483,9 +498,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm5x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x16AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm5x16AVX2(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Y0
@@ -528,19 +543,22 @@ TEXT ·gemm5x16AVX2(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	IMUL3Q $0x00000060, BX, R9
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  ahead+88(FP), R9
+	MOVQ  pace+96(FP), R10
+	ADDQ  DX, R9
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Y10
 	VMOVUPS      32(DX), Y11
 	VBROADCASTSS (SI), Y12
@@ -584,9 +602,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm6x16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x16AVX2(SB), NOSPLIT, $0-88
+TEXT ·gemm6x16AVX2(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Y0
@@ -636,19 +654,22 @@ TEXT ·gemm6x16AVX2(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	IMUL3Q $0x00000060, BX, R9
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  ahead+88(FP), R9
+	MOVQ  pace+96(FP), R10
+	ADDQ  DX, R9
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS (SI), Y14

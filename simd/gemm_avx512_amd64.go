@@ -7,132 +7,132 @@ package simd
 // gemm1x64AVX512 computes a tile of 1 rows and 64 columns.
 //
 //go:noescape
-func gemm1x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x64AVX512 computes a tile of 2 rows and 64 columns.
 //
 //go:noescape
-func gemm2x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x32AVX512 computes a tile of 1 rows and 32 columns.
 //
 //go:noescape
-func gemm1x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x32AVX512 computes a tile of 2 rows and 32 columns.
 //
 //go:noescape
-func gemm2x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x32AVX512 computes a tile of 3 rows and 32 columns.
 //
 //go:noescape
-func gemm3x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm4x32AVX512 computes a tile of 4 rows and 32 columns.
 //
 //go:noescape
-func gemm4x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm4x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm5x32AVX512 computes a tile of 5 rows and 32 columns.
 //
 //go:noescape
-func gemm5x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm5x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm6x32AVX512 computes a tile of 6 rows and 32 columns.
 //
 //go:noescape
-func gemm6x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm6x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm7x32AVX512 computes a tile of 7 rows and 32 columns.
 //
 //go:noescape
-func gemm7x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm7x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm8x32AVX512 computes a tile of 8 rows and 32 columns.
 //
 //go:noescape
-func gemm8x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm8x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm9x32AVX512 computes a tile of 9 rows and 32 columns.
 //
 //go:noescape
-func gemm9x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm9x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm10x32AVX512 computes a tile of 10 rows and 32 columns.
 //
 //go:noescape
-func gemm10x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm10x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm11x32AVX512 computes a tile of 11 rows and 32 columns.
 //
 //go:noescape
-func gemm11x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm11x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm12x32AVX512 computes a tile of 12 rows and 32 columns.
 //
 //go:noescape
-func gemm12x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm12x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x16AVX512 computes a tile of 1 rows and 16 columns.
 //
 //go:noescape
-func gemm1x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x16AVX512 computes a tile of 2 rows and 16 columns.
 //
 //go:noescape
-func gemm2x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x16AVX512 computes a tile of 3 rows and 16 columns.
 //
 //go:noescape
-func gemm3x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm4x16AVX512 computes a tile of 4 rows and 16 columns.
 //
 //go:noescape
-func gemm4x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm4x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm5x16AVX512 computes a tile of 5 rows and 16 columns.
 //
 //go:noescape
-func gemm5x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm5x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm6x16AVX512 computes a tile of 6 rows and 16 columns.
 //
 //go:noescape
-func gemm6x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm6x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm7x16AVX512 computes a tile of 7 rows and 16 columns.
 //
 //go:noescape
-func gemm7x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm7x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm8x16AVX512 computes a tile of 8 rows and 16 columns.
 //
 //go:noescape
-func gemm8x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm8x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm9x16AVX512 computes a tile of 9 rows and 16 columns.
 //
 //go:noescape
-func gemm9x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm9x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm10x16AVX512 computes a tile of 10 rows and 16 columns.
 //
 //go:noescape
-func gemm10x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm10x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm11x16AVX512 computes a tile of 11 rows and 16 columns.
 //
 //go:noescape
-func gemm11x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm11x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm12x16AVX512 computes a tile of 12 rows and 16 columns.
 //
 //go:noescape
-func gemm12x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm12x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // copyTilesAVX512 packs tiles of rows ≤ 16 rows of a matrix whose columns are
 // contiguous and csa bytes apart: dst[(t·k + p)·rows + i] = a[p·csa + rows·t + i];

@@ -23,9 +23,9 @@
 
 #include "textflag.h"
 
-// func gemm1x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F
-TEXT ·gemm1x64AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm1x64AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -63,9 +63,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x64AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F
-TEXT ·gemm2x64AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm2x64AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -123,9 +123,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm1x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -136,15 +136,16 @@ TEXT ·gemm1x32AVX512(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
 	MOVQ    bps+48(FP), DI
-	IMUL3Q  $0x00000060, BX, R8
-	IMUL3Q  $0x00000060, BX, R9
-	ADDQ    DI, R9
+	MOVQ    ahead+88(FP), R8
+	MOVQ    pace+96(FP), R9
+	ADDQ    DX, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R8*1)
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R8)
+	PREFETCHT1   (R8)(DI*1)
+	ADDQ         R9, R8
 	VMOVUPS      (DX), Z2
 	VMOVUPS      (DX)(DI*1), Z3
 	VBROADCASTSS (SI), Z4
@@ -163,9 +164,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm2x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -180,15 +181,16 @@ TEXT ·gemm2x32AVX512(SB), NOSPLIT, $0-88
 	MOVQ    a+8(FP), SI
 	MOVQ    rsa+16(FP), DI
 	MOVQ    bps+48(FP), R8
-	IMUL3Q  $0x00000060, BX, R9
-	IMUL3Q  $0x00000060, BX, R10
-	ADDQ    R8, R10
+	MOVQ    ahead+88(FP), R9
+	MOVQ    pace+96(FP), R10
+	ADDQ    DX, R9
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT1   (R9)
+	PREFETCHT1   (R9)(R8*1)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Z4
 	VMOVUPS      (DX)(R8*1), Z5
 	VBROADCASTSS (SI), Z6
@@ -213,9 +215,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm3x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -233,15 +235,16 @@ TEXT ·gemm3x32AVX512(SB), NOSPLIT, $0-88
 	MOVQ    a+8(FP), SI
 	MOVQ    rsa+16(FP), DI
 	MOVQ    bps+48(FP), R8
-	IMUL3Q  $0x00000060, BX, R9
-	IMUL3Q  $0x00000060, BX, R10
-	ADDQ    R8, R10
+	MOVQ    ahead+88(FP), R9
+	MOVQ    pace+96(FP), R10
+	ADDQ    DX, R9
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT1   (R9)
+	PREFETCHT1   (R9)(R8*1)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Z6
 	VMOVUPS      (DX)(R8*1), Z7
 	VBROADCASTSS (SI), Z8
@@ -272,9 +275,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm4x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm4x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm4x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -318,23 +321,24 @@ TEXT ·gemm4x32AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 64(CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	MOVQ   bps+48(FP), R9
-	IMUL3Q $0x00000060, BX, R10
-	IMUL3Q $0x00000060, BX, R11
-	ADDQ   R9, R11
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  bps+48(FP), R9
+	MOVQ  ahead+88(FP), R10
+	MOVQ  pace+96(FP), R11
+	ADDQ  DX, R10
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R10*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT1   (R10)
+	PREFETCHT1   (R10)(R9*1)
+	ADDQ         R11, R10
 	VMOVUPS      (DX), Z8
 	VMOVUPS      (DX)(R9*1), Z9
 	VBROADCASTSS (SI), Z10
@@ -372,9 +376,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm5x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm5x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm5x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -427,23 +431,24 @@ TEXT ·gemm5x32AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 64(CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	MOVQ   bps+48(FP), R9
-	IMUL3Q $0x00000060, BX, R10
-	IMUL3Q $0x00000060, BX, R11
-	ADDQ   R9, R11
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  bps+48(FP), R9
+	MOVQ  ahead+88(FP), R10
+	MOVQ  pace+96(FP), R11
+	ADDQ  DX, R10
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R10*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT1   (R10)
+	PREFETCHT1   (R10)(R9*1)
+	ADDQ         R11, R10
 	VMOVUPS      (DX), Z10
 	VMOVUPS      (DX)(R9*1), Z11
 	VBROADCASTSS (SI), Z12
@@ -487,9 +492,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm6x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm6x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm6x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -551,23 +556,24 @@ TEXT ·gemm6x32AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 64(CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	MOVQ   bps+48(FP), R9
-	IMUL3Q $0x00000060, BX, R10
-	IMUL3Q $0x00000060, BX, R11
-	ADDQ   R9, R11
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  bps+48(FP), R9
+	MOVQ  ahead+88(FP), R10
+	MOVQ  pace+96(FP), R11
+	ADDQ  DX, R10
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R10*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT1   (R10)
+	PREFETCHT1   (R10)(R9*1)
+	ADDQ         R11, R10
 	VMOVUPS      (DX), Z12
 	VMOVUPS      (DX)(R9*1), Z13
 	VBROADCASTSS (SI), Z14
@@ -617,9 +623,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm7x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm7x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm7x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -690,25 +696,26 @@ TEXT ·gemm7x32AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 64(CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	LEAQ   (DI)(DI*2), R9
-	ADDQ   R8, R9
-	MOVQ   bps+48(FP), R10
-	IMUL3Q $0x00000060, BX, R11
-	IMUL3Q $0x00000060, BX, R12
-	ADDQ   R10, R12
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	LEAQ  (DI)(DI*2), R9
+	ADDQ  R8, R9
+	MOVQ  bps+48(FP), R10
+	MOVQ  ahead+88(FP), R11
+	MOVQ  pace+96(FP), R12
+	ADDQ  DX, R11
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R12*1)
+	PREFETCHT1   (R11)
+	PREFETCHT1   (R11)(R10*1)
+	ADDQ         R12, R11
 	VMOVUPS      (DX), Z14
 	VMOVUPS      (DX)(R10*1), Z15
 	VBROADCASTSS (SI), Z16
@@ -765,9 +772,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm8x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm8x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm8x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -857,20 +864,21 @@ start:
 	LEAQ   (DI)(DI*2), R9
 	ADDQ   R8, R9
 	MOVQ   bps+48(FP), R10
-	IMUL3Q $0x00000060, BX, R11
-	IMUL3Q $0x00000010, BX, R12
-	IMUL3Q $0x00000060, BX, R13
-	ADDQ   R10, R13
+	MOVQ   ahead+88(FP), R11
+	MOVQ   pace+96(FP), R12
+	ADDQ   DX, R11
+	IMUL3Q $0x00000010, BX, R13
 	IMUL3Q $0x00000010, BX, R14
 	ADDQ   R10, R14
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R13*1)
 	PREFETCHT0   (DX)(R14*1)
-	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	PREFETCHT1   (R11)(R10*1)
+	ADDQ         R12, R11
 	VMOVUPS      (DX), Z16
 	VMOVUPS      (DX)(R10*1), Z17
 	VBROADCASTSS (SI), Z18
@@ -933,9 +941,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm9x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm9x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm9x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1034,20 +1042,21 @@ start:
 	LEAQ   (DI)(DI*2), R9
 	ADDQ   R8, R9
 	MOVQ   bps+48(FP), R10
-	IMUL3Q $0x00000060, BX, R11
-	IMUL3Q $0x00000010, BX, R12
-	IMUL3Q $0x00000060, BX, R13
-	ADDQ   R10, R13
+	MOVQ   ahead+88(FP), R11
+	MOVQ   pace+96(FP), R12
+	ADDQ   DX, R11
+	IMUL3Q $0x00000010, BX, R13
 	IMUL3Q $0x00000010, BX, R14
 	ADDQ   R10, R14
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R13*1)
 	PREFETCHT0   (DX)(R14*1)
-	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	PREFETCHT1   (R11)(R10*1)
+	ADDQ         R12, R11
 	VMOVUPS      (DX), Z18
 	VMOVUPS      (DX)(R10*1), Z19
 	VBROADCASTSS (SI), Z20
@@ -1116,9 +1125,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm10x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm10x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm10x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1228,20 +1237,21 @@ start:
 	LEAQ   (DI)(DI*2), R10
 	ADDQ   R9, R10
 	MOVQ   bps+48(FP), R11
-	IMUL3Q $0x00000060, BX, R12
-	IMUL3Q $0x00000010, BX, R13
-	IMUL3Q $0x00000060, BX, R14
-	ADDQ   R11, R14
+	MOVQ   ahead+88(FP), R12
+	MOVQ   pace+96(FP), R13
+	ADDQ   DX, R12
+	IMUL3Q $0x00000010, BX, R14
 	IMUL3Q $0x00000010, BX, R15
 	ADDQ   R11, R15
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   (DX)(R15*1)
-	PREFETCHT1   (DX)(R12*1)
-	PREFETCHT1   (DX)(R14*1)
+	PREFETCHT1   (R12)
+	PREFETCHT1   (R12)(R11*1)
+	ADDQ         R13, R12
 	VMOVUPS      (DX), Z20
 	VMOVUPS      (DX)(R11*1), Z21
 	VBROADCASTSS (SI), Z22
@@ -1317,9 +1327,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm11x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm11x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm11x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1438,20 +1448,21 @@ start:
 	LEAQ   (DI)(DI*2), R10
 	ADDQ   R9, R10
 	MOVQ   bps+48(FP), R11
-	IMUL3Q $0x00000060, BX, R12
-	IMUL3Q $0x00000010, BX, R13
-	IMUL3Q $0x00000060, BX, R14
-	ADDQ   R11, R14
+	MOVQ   ahead+88(FP), R12
+	MOVQ   pace+96(FP), R13
+	ADDQ   DX, R12
+	IMUL3Q $0x00000010, BX, R14
 	IMUL3Q $0x00000010, BX, R15
 	ADDQ   R11, R15
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   (DX)(R15*1)
-	PREFETCHT1   (DX)(R12*1)
-	PREFETCHT1   (DX)(R14*1)
+	PREFETCHT1   (R12)
+	PREFETCHT1   (R12)(R11*1)
+	ADDQ         R13, R12
 	VMOVUPS      (DX), Z22
 	VMOVUPS      (DX)(R11*1), Z23
 	VBROADCASTSS (SI), Z24
@@ -1533,9 +1544,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm12x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm12x32AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x32AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm12x32AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1663,20 +1674,21 @@ start:
 	LEAQ   (DI)(DI*2), R10
 	ADDQ   R9, R10
 	MOVQ   bps+48(FP), R11
-	IMUL3Q $0x00000060, BX, R12
-	IMUL3Q $0x00000010, BX, R13
-	IMUL3Q $0x00000060, BX, R14
-	ADDQ   R11, R14
+	MOVQ   ahead+88(FP), R12
+	MOVQ   pace+96(FP), R13
+	ADDQ   DX, R12
+	IMUL3Q $0x00000010, BX, R14
 	IMUL3Q $0x00000010, BX, R15
 	ADDQ   R11, R15
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT0   (DX)(R14*1)
 	PREFETCHT0   (DX)(R15*1)
-	PREFETCHT1   (DX)(R12*1)
-	PREFETCHT1   (DX)(R14*1)
+	PREFETCHT1   (R12)
+	PREFETCHT1   (R12)(R11*1)
+	ADDQ         R13, R12
 	VMOVUPS      (DX), Z24
 	VMOVUPS      (DX)(R11*1), Z25
 	VBROADCASTSS (SI), Z26
@@ -1764,9 +1776,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm1x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -1775,12 +1787,15 @@ TEXT ·gemm1x16AVX512(SB), NOSPLIT, $0-88
 	MOVQ    b+32(FP), DX
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
-	IMUL3Q  $0x00000060, BX, DI
+	MOVQ    ahead+88(FP), DI
+	MOVQ    pace+96(FP), R8
+	ADDQ    DX, DI
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(DI*1)
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (DX), Z1
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -1796,9 +1811,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm2x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -1810,12 +1825,15 @@ TEXT ·gemm2x16AVX512(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
 	MOVQ    rsa+16(FP), DI
-	IMUL3Q  $0x00000060, BX, R8
+	MOVQ    ahead+88(FP), R8
+	MOVQ    pace+96(FP), R9
+	ADDQ    DX, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (DX), Z2
 	VBROADCASTSS (SI), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -1835,9 +1853,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm3x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ    init+72(FP), AX
 	MOVQ    ldi+80(FP), CX
 	VMOVUPS (AX), Z0
@@ -1851,12 +1869,15 @@ TEXT ·gemm3x16AVX512(SB), NOSPLIT, $0-88
 	MOVQ    ldb+40(FP), BX
 	MOVQ    a+8(FP), SI
 	MOVQ    rsa+16(FP), DI
-	IMUL3Q  $0x00000060, BX, R8
+	MOVQ    ahead+88(FP), R8
+	MOVQ    pace+96(FP), R9
+	ADDQ    DX, R8
 	TESTQ   AX, AX
 	JZ      store
 
 step:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (DX), Z3
 	VBROADCASTSS (SI), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -1880,9 +1901,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm4x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm4x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm4x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1914,19 +1935,22 @@ TEXT ·gemm4x16AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	IMUL3Q $0x00000060, BX, R9
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  ahead+88(FP), R9
+	MOVQ  pace+96(FP), R10
+	ADDQ  DX, R9
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Z4
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -1955,9 +1979,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm5x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm5x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm5x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1995,19 +2019,22 @@ TEXT ·gemm5x16AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	IMUL3Q $0x00000060, BX, R9
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  ahead+88(FP), R9
+	MOVQ  pace+96(FP), R10
+	ADDQ  DX, R9
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Z5
 	VBROADCASTSS (SI), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -2040,9 +2067,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm6x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm6x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm6x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2086,19 +2113,22 @@ TEXT ·gemm6x16AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	IMUL3Q $0x00000060, BX, R9
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	MOVQ  ahead+88(FP), R9
+	MOVQ  pace+96(FP), R10
+	ADDQ  DX, R9
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DX), Z6
 	VBROADCASTSS (SI), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -2135,9 +2165,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm7x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm7x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm7x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2187,21 +2217,24 @@ TEXT ·gemm7x16AVX512(SB), NOSPLIT, $0-88
 	PREFETCHT0 (CX)
 
 start:
-	MOVQ   csa+24(FP), CX
-	MOVQ   b+32(FP), DX
-	MOVQ   ldb+40(FP), BX
-	MOVQ   a+8(FP), SI
-	MOVQ   rsa+16(FP), DI
-	LEAQ   (DI)(DI*2), R8
-	ADDQ   SI, R8
-	LEAQ   (DI)(DI*2), R9
-	ADDQ   R8, R9
-	IMUL3Q $0x00000060, BX, R10
-	TESTQ  AX, AX
-	JZ     store
+	MOVQ  csa+24(FP), CX
+	MOVQ  b+32(FP), DX
+	MOVQ  ldb+40(FP), BX
+	MOVQ  a+8(FP), SI
+	MOVQ  rsa+16(FP), DI
+	LEAQ  (DI)(DI*2), R8
+	ADDQ  SI, R8
+	LEAQ  (DI)(DI*2), R9
+	ADDQ  R8, R9
+	MOVQ  ahead+88(FP), R10
+	MOVQ  pace+96(FP), R11
+	ADDQ  DX, R10
+	TESTQ AX, AX
+	JZ    store
 
 step:
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (DX), Z7
 	VBROADCASTSS (SI), Z8
 	VFMADD231PS  Z7, Z8, Z0
@@ -2243,9 +2276,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm8x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm8x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm8x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2310,14 +2343,17 @@ start:
 	ADDQ   SI, R8
 	LEAQ   (DI)(DI*2), R9
 	ADDQ   R8, R9
-	IMUL3Q $0x00000060, BX, R10
-	IMUL3Q $0x00000010, BX, R11
+	MOVQ   ahead+88(FP), R10
+	MOVQ   pace+96(FP), R11
+	ADDQ   DX, R10
+	IMUL3Q $0x00000010, BX, R12
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R11*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (DX), Z8
 	VBROADCASTSS (SI), Z9
 	VFMADD231PS  Z8, Z9, Z0
@@ -2363,9 +2399,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm9x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm9x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm9x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2436,14 +2472,17 @@ start:
 	ADDQ   SI, R8
 	LEAQ   (DI)(DI*2), R9
 	ADDQ   R8, R9
-	IMUL3Q $0x00000060, BX, R10
-	IMUL3Q $0x00000010, BX, R11
+	MOVQ   ahead+88(FP), R10
+	MOVQ   pace+96(FP), R11
+	ADDQ   DX, R10
+	IMUL3Q $0x00000010, BX, R12
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R11*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (DX), Z9
 	VBROADCASTSS (SI), Z10
 	VFMADD231PS  Z9, Z10, Z0
@@ -2493,9 +2532,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm10x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm10x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm10x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2574,14 +2613,17 @@ start:
 	ADDQ   R8, R9
 	LEAQ   (DI)(DI*2), R10
 	ADDQ   R9, R10
-	IMUL3Q $0x00000060, BX, R11
-	IMUL3Q $0x00000010, BX, R12
+	MOVQ   ahead+88(FP), R11
+	MOVQ   pace+96(FP), R12
+	ADDQ   DX, R11
+	IMUL3Q $0x00000010, BX, R13
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R12*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (DX), Z10
 	VBROADCASTSS (SI), Z11
 	VFMADD231PS  Z10, Z11, Z0
@@ -2636,9 +2678,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm11x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm11x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm11x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2723,14 +2765,17 @@ start:
 	ADDQ   R8, R9
 	LEAQ   (DI)(DI*2), R10
 	ADDQ   R9, R10
-	IMUL3Q $0x00000060, BX, R11
-	IMUL3Q $0x00000010, BX, R12
+	MOVQ   ahead+88(FP), R11
+	MOVQ   pace+96(FP), R12
+	ADDQ   DX, R11
+	IMUL3Q $0x00000010, BX, R13
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R12*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (DX), Z11
 	VBROADCASTSS (SI), Z12
 	VFMADD231PS  Z11, Z12, Z0
@@ -2789,9 +2834,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm12x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm12x16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *float32, ldb uintptr, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x16AVX512(SB), NOSPLIT, $0-88
+TEXT ·gemm12x16AVX512(SB), NOSPLIT, $0-104
 	MOVQ       init+72(FP), AX
 	MOVQ       ldi+80(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2882,14 +2927,17 @@ start:
 	ADDQ   R8, R9
 	LEAQ   (DI)(DI*2), R10
 	ADDQ   R9, R10
-	IMUL3Q $0x00000060, BX, R11
-	IMUL3Q $0x00000010, BX, R12
+	MOVQ   ahead+88(FP), R11
+	MOVQ   pace+96(FP), R12
+	ADDQ   DX, R11
+	IMUL3Q $0x00000010, BX, R13
 	TESTQ  AX, AX
 	JZ     store
 
 step:
-	PREFETCHT0   (DX)(R12*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT0   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (DX), Z12
 	VBROADCASTSS (SI), Z13
 	VFMADD231PS  Z12, Z13, Z0

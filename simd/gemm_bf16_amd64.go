@@ -18,110 +18,110 @@ func gemmPackedBF16(m, n, k int, a []float32, rsa, csa int, packed []uint16, c [
 func widensBF16(m int) bool { return !use.avx512 && m > directMax }
 
 // tileBF16 runs the micro-kernel for rows × 16·panels over panels of BF16.
-func tileBF16(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tileBF16(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	if use.avx512 {
-		tileBF16x512(rows, panels, k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+		tileBF16x512(rows, panels, k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		return
 	}
-	tileBF16x2(rows, panels, k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+	tileBF16x2(rows, panels, k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 }
 
-func tileBF16x2(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tileBF16x2(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	switch panels {
 	case 4:
 		switch rows {
 		default:
-			gemm1x64BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm1x64BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	case 2:
 		switch rows {
 		case 1:
-			gemm1x32BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm1x32BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm2x32BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm2x32BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm3x32BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm3x32BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	default:
 		switch rows {
 		case 1:
-			gemm1x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm1x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm2x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm2x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 3:
-			gemm3x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm3x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 4:
-			gemm4x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm4x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 5:
-			gemm5x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm5x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm6x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm6x16BF16AVX2(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	}
 }
 
-func tileBF16x512(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tileBF16x512(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	switch panels {
 	case 4:
 		switch rows {
 		case 1:
-			gemm1x64BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm1x64BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm2x64BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm2x64BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	case 2:
 		switch rows {
 		case 1:
-			gemm1x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm1x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm2x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm2x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 3:
-			gemm3x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm3x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 4:
-			gemm4x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm4x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 5:
-			gemm5x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm5x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 6:
-			gemm6x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm6x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 7:
-			gemm7x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm7x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 8:
-			gemm8x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm8x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 9:
-			gemm9x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm9x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 10:
-			gemm10x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm10x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 11:
-			gemm11x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm11x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm12x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm12x32BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	default:
 		switch rows {
 		case 1:
-			gemm1x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm1x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 2:
-			gemm2x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm2x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 3:
-			gemm3x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm3x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 4:
-			gemm4x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm4x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 5:
-			gemm5x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm5x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 6:
-			gemm6x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm6x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 7:
-			gemm7x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm7x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 8:
-			gemm8x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm8x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 9:
-			gemm9x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm9x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 10:
-			gemm10x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm10x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		case 11:
-			gemm11x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm11x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		default:
-			gemm12x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi)
+			gemm12x16BF16AVX512(k, a, rsa, csa, b, bps, c, ldc, init, ldi, ahead, pace)
 		}
 	}
 }

@@ -17,7 +17,7 @@ func gemmPackedBF16(m, n, k int, a []float32, rsa, csa int, packed []uint16, c [
 func widensBF16(m int) bool { return m > longM }
 
 // tileBF16 runs the micro-kernel for rows × 16·panels over panels of BF16.
-func tileBF16(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func tileBF16(rows, panels, k int, a *float32, rsa, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, _, _ uintptr) {
 	switch rows {
 	case 1:
 		switch panels {

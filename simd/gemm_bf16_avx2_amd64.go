@@ -7,52 +7,52 @@ package simd
 // gemm1x64BF16AVX2 computes a tile of 1 rows and 64 columns.
 //
 //go:noescape
-func gemm1x64BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x64BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x32BF16AVX2 computes a tile of 1 rows and 32 columns.
 //
 //go:noescape
-func gemm1x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x16BF16AVX2 computes a tile of 1 rows and 16 columns.
 //
 //go:noescape
-func gemm1x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x32BF16AVX2 computes a tile of 2 rows and 32 columns.
 //
 //go:noescape
-func gemm2x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x16BF16AVX2 computes a tile of 2 rows and 16 columns.
 //
 //go:noescape
-func gemm2x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x32BF16AVX2 computes a tile of 3 rows and 32 columns.
 //
 //go:noescape
-func gemm3x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x16BF16AVX2 computes a tile of 3 rows and 16 columns.
 //
 //go:noescape
-func gemm3x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm4x16BF16AVX2 computes a tile of 4 rows and 16 columns.
 //
 //go:noescape
-func gemm4x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm4x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm5x16BF16AVX2 computes a tile of 5 rows and 16 columns.
 //
 //go:noescape
-func gemm5x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm5x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm6x16BF16AVX2 computes a tile of 6 rows and 16 columns.
 //
 //go:noescape
-func gemm6x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm6x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // widenPairsAVX2 widens pairs ≥ 1 pairs of rows of a panel: dst[2p+h, l] is the h-th half
 // of word l of pair p. It prefetches ahead.

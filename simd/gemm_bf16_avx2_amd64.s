@@ -26,9 +26,9 @@
 
 #include "textflag.h"
 
-// func gemm1x64BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x64BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm1x64BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm1x64BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -164,9 +164,9 @@ DATA upperAVX2<>+24(SB)/4, $0xffff0000
 DATA upperAVX2<>+28(SB)/4, $0xffff0000
 GLOBL upperAVX2<>(SB), RODATA|NOPTR, $32
 
-// func gemm1x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm1x32BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm1x32BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -245,9 +245,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm1x16BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm1x16BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -256,12 +256,15 @@ TEXT ·gemm1x16BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    csa+24(FP), CX
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
-	MOVQ    $+6144, SI
+	MOVQ    ahead+80(FP), SI
+	MOVQ    pace+88(FP), DI
+	ADDQ    DX, SI
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(SI*1)
+	PREFETCHT1   (SI)
+	ADDQ         DI, SI
 	VMOVDQU      (DX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VMOVDQU      32(DX), Y3
@@ -303,9 +306,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm2x32BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm2x32BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -410,9 +413,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm2x16BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm2x16BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -425,12 +428,15 @@ TEXT ·gemm2x16BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
 	MOVQ    rsa+16(FP), SI
-	MOVQ    $+6144, DI
+	MOVQ    ahead+80(FP), DI
+	MOVQ    pace+88(FP), R8
+	ADDQ    DX, DI
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(DI*1)
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVDQU      (DX), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VMOVDQU      32(DX), Y5
@@ -484,9 +490,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x32BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm3x32BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm3x32BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -616,9 +622,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm3x16BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm3x16BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Y0
@@ -634,12 +640,15 @@ TEXT ·gemm3x16BF16AVX2(SB), NOSPLIT, $0-80
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
 	MOVQ    rsa+16(FP), SI
-	MOVQ    $+6144, DI
+	MOVQ    ahead+80(FP), DI
+	MOVQ    pace+88(FP), R8
+	ADDQ    DX, DI
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(DI*1)
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVDQU      (DX), Y6
 	VPSLLD       $0x10, Y6, Y6
 	VMOVDQU      32(DX), Y7
@@ -705,9 +714,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm4x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm4x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm4x16BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm4x16BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Y0
@@ -749,12 +758,15 @@ start:
 	MOVQ rsa+16(FP), SI
 	LEAQ (SI)(SI*2), DI
 	ADDQ BX, DI
-	MOVQ $+6144, R8
+	MOVQ ahead+80(FP), R8
+	MOVQ pace+88(FP), R9
+	ADDQ DX, R8
 	SHRQ $0x01, AX
 	JZ   odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVDQU      (DX), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VMOVDQU      32(DX), Y9
@@ -835,9 +847,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm5x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm5x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm5x16BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm5x16BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Y0
@@ -886,12 +898,15 @@ start:
 	MOVQ rsa+16(FP), SI
 	LEAQ (SI)(SI*2), DI
 	ADDQ BX, DI
-	MOVQ $+6144, R8
+	MOVQ ahead+80(FP), R8
+	MOVQ pace+88(FP), R9
+	ADDQ DX, R8
 	SHRQ $0x01, AX
 	JZ   odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVDQU      (DX), Y10
 	VPSLLD       $0x10, Y10, Y10
 	VMOVDQU      32(DX), Y11
@@ -984,9 +999,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm6x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm6x16BF16AVX2(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemm6x16BF16AVX2(SB), NOSPLIT, $0-80
+TEXT ·gemm6x16BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Y0
@@ -1042,12 +1057,15 @@ start:
 	MOVQ rsa+16(FP), SI
 	LEAQ (SI)(SI*2), DI
 	ADDQ BX, DI
-	MOVQ $+6144, R8
+	MOVQ ahead+80(FP), R8
+	MOVQ pace+88(FP), R9
+	ADDQ DX, R8
 	SHRQ $0x01, AX
 	JZ   odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVDQU      (DX), Y12
 	VPSLLD       $0x10, Y12, Y12
 	VMOVDQU      32(DX), Y13

@@ -7,132 +7,132 @@ package simd
 // gemm1x64BF16AVX512 computes a tile of 1 rows and 64 columns.
 //
 //go:noescape
-func gemm1x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x64BF16AVX512 computes a tile of 2 rows and 64 columns.
 //
 //go:noescape
-func gemm2x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x32BF16AVX512 computes a tile of 1 rows and 32 columns.
 //
 //go:noescape
-func gemm1x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x32BF16AVX512 computes a tile of 2 rows and 32 columns.
 //
 //go:noescape
-func gemm2x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x32BF16AVX512 computes a tile of 3 rows and 32 columns.
 //
 //go:noescape
-func gemm3x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm4x32BF16AVX512 computes a tile of 4 rows and 32 columns.
 //
 //go:noescape
-func gemm4x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm4x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm5x32BF16AVX512 computes a tile of 5 rows and 32 columns.
 //
 //go:noescape
-func gemm5x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm5x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm6x32BF16AVX512 computes a tile of 6 rows and 32 columns.
 //
 //go:noescape
-func gemm6x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm6x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm7x32BF16AVX512 computes a tile of 7 rows and 32 columns.
 //
 //go:noescape
-func gemm7x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm7x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm8x32BF16AVX512 computes a tile of 8 rows and 32 columns.
 //
 //go:noescape
-func gemm8x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm8x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm9x32BF16AVX512 computes a tile of 9 rows and 32 columns.
 //
 //go:noescape
-func gemm9x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm9x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm10x32BF16AVX512 computes a tile of 10 rows and 32 columns.
 //
 //go:noescape
-func gemm10x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm10x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm11x32BF16AVX512 computes a tile of 11 rows and 32 columns.
 //
 //go:noescape
-func gemm11x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm11x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm12x32BF16AVX512 computes a tile of 12 rows and 32 columns.
 //
 //go:noescape
-func gemm12x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm12x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm1x16BF16AVX512 computes a tile of 1 rows and 16 columns.
 //
 //go:noescape
-func gemm1x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm1x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm2x16BF16AVX512 computes a tile of 2 rows and 16 columns.
 //
 //go:noescape
-func gemm2x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm2x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm3x16BF16AVX512 computes a tile of 3 rows and 16 columns.
 //
 //go:noescape
-func gemm3x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm3x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm4x16BF16AVX512 computes a tile of 4 rows and 16 columns.
 //
 //go:noescape
-func gemm4x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm4x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm5x16BF16AVX512 computes a tile of 5 rows and 16 columns.
 //
 //go:noescape
-func gemm5x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm5x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm6x16BF16AVX512 computes a tile of 6 rows and 16 columns.
 //
 //go:noescape
-func gemm6x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm6x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm7x16BF16AVX512 computes a tile of 7 rows and 16 columns.
 //
 //go:noescape
-func gemm7x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm7x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm8x16BF16AVX512 computes a tile of 8 rows and 16 columns.
 //
 //go:noescape
-func gemm8x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm8x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm9x16BF16AVX512 computes a tile of 9 rows and 16 columns.
 //
 //go:noescape
-func gemm9x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm9x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm10x16BF16AVX512 computes a tile of 10 rows and 16 columns.
 //
 //go:noescape
-func gemm10x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm10x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm11x16BF16AVX512 computes a tile of 11 rows and 16 columns.
 //
 //go:noescape
-func gemm11x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm11x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // gemm12x16BF16AVX512 computes a tile of 12 rows and 16 columns.
 //
 //go:noescape
-func gemm12x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+func gemm12x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 
 // widenPairsAVX512 widens pairs ≥ 1 pairs of rows of a panel: dst[2p+h, l] is the h-th half
 // of word l of pair p. It prefetches ahead.

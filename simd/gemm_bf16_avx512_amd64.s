@@ -26,9 +26,9 @@
 
 #include "textflag.h"
 
-// func gemm1x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x64BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm1x64BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -117,9 +117,9 @@ DATA upperAVX512<>+56(SB)/4, $0xffff0000
 DATA upperAVX512<>+60(SB)/4, $0xffff0000
 GLOBL upperAVX512<>(SB), RODATA|NOPTR, $64
 
-// func gemm2x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x64BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x64BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm2x64BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -216,9 +216,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm1x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -228,16 +228,17 @@ TEXT ·gemm1x32BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
 	MOVQ    bps+40(FP), SI
-	MOVQ    $+6144, DI
-	MOVQ    $+6144, R8
-	ADDQ    SI, R8
+	MOVQ    ahead+80(FP), DI
+	MOVQ    pace+88(FP), R8
+	ADDQ    DX, DI
 	VMOVUPS upperAVX512<>+0(SB), Z2
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(DI*1)
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (DI)
+	PREFETCHT1   (DI)(SI*1)
+	ADDQ         R8, DI
 	VPSLLD       $0x10, (DX), Z3
 	VPSLLD       $0x10, (DX)(SI*1), Z4
 	VBROADCASTSS (BX), Z5
@@ -273,9 +274,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm2x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -289,16 +290,17 @@ TEXT ·gemm2x32BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    a+8(FP), BX
 	MOVQ    rsa+16(FP), SI
 	MOVQ    bps+40(FP), DI
-	MOVQ    $+6144, R8
-	MOVQ    $+6144, R9
-	ADDQ    DI, R9
+	MOVQ    ahead+80(FP), R8
+	MOVQ    pace+88(FP), R9
+	ADDQ    DX, R8
 	VMOVUPS upperAVX512<>+0(SB), Z4
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R8)
+	PREFETCHT1   (R8)(DI*1)
+	ADDQ         R9, R8
 	VPSLLD       $0x10, (DX), Z5
 	VPSLLD       $0x10, (DX)(DI*1), Z6
 	VBROADCASTSS (BX), Z7
@@ -346,9 +348,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm3x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -365,16 +367,17 @@ TEXT ·gemm3x32BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    a+8(FP), BX
 	MOVQ    rsa+16(FP), SI
 	MOVQ    bps+40(FP), DI
-	MOVQ    $+6144, R8
-	MOVQ    $+6144, R9
-	ADDQ    DI, R9
+	MOVQ    ahead+80(FP), R8
+	MOVQ    pace+88(FP), R9
+	ADDQ    DX, R8
 	VMOVUPS upperAVX512<>+0(SB), Z6
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R8)
+	PREFETCHT1   (R8)(DI*1)
+	ADDQ         R9, R8
 	VPSLLD       $0x10, (DX), Z7
 	VPSLLD       $0x10, (DX)(DI*1), Z8
 	VBROADCASTSS (BX), Z9
@@ -434,9 +437,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm4x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm4x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm4x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -487,16 +490,17 @@ start:
 	LEAQ    (SI)(SI*2), DI
 	ADDQ    BX, DI
 	MOVQ    bps+40(FP), R8
-	MOVQ    $+6144, R9
-	MOVQ    $+6144, R10
-	ADDQ    R8, R10
+	MOVQ    ahead+80(FP), R9
+	MOVQ    pace+88(FP), R10
+	ADDQ    DX, R9
 	VMOVUPS upperAVX512<>+0(SB), Z8
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R9*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT1   (R9)
+	PREFETCHT1   (R9)(R8*1)
+	ADDQ         R10, R9
 	VPSLLD       $0x10, (DX), Z9
 	VPSLLD       $0x10, (DX)(R8*1), Z10
 	VBROADCASTSS (BX), Z11
@@ -571,9 +575,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm5x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm5x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm5x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -633,16 +637,17 @@ start:
 	LEAQ    (SI)(SI*2), DI
 	ADDQ    BX, DI
 	MOVQ    bps+40(FP), R8
-	MOVQ    $+6144, R9
-	MOVQ    $+6144, R10
-	ADDQ    R8, R10
+	MOVQ    ahead+80(FP), R9
+	MOVQ    pace+88(FP), R10
+	ADDQ    DX, R9
 	VMOVUPS upperAVX512<>+0(SB), Z10
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R9*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT1   (R9)
+	PREFETCHT1   (R9)(R8*1)
+	ADDQ         R10, R9
 	VPSLLD       $0x10, (DX), Z11
 	VPSLLD       $0x10, (DX)(R8*1), Z12
 	VBROADCASTSS (BX), Z13
@@ -729,9 +734,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm6x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm6x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm6x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -800,16 +805,17 @@ start:
 	LEAQ    (SI)(SI*2), DI
 	ADDQ    BX, DI
 	MOVQ    bps+40(FP), R8
-	MOVQ    $+6144, R9
-	MOVQ    $+6144, R10
-	ADDQ    R8, R10
+	MOVQ    ahead+80(FP), R9
+	MOVQ    pace+88(FP), R10
+	ADDQ    DX, R9
 	VMOVUPS upperAVX512<>+0(SB), Z12
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R9*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT1   (R9)
+	PREFETCHT1   (R9)(R8*1)
+	ADDQ         R10, R9
 	VPSLLD       $0x10, (DX), Z13
 	VPSLLD       $0x10, (DX)(R8*1), Z14
 	VBROADCASTSS (BX), Z15
@@ -908,9 +914,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm7x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm7x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm7x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -990,16 +996,17 @@ start:
 	LEAQ    (SI)(SI*2), R8
 	ADDQ    DI, R8
 	MOVQ    bps+40(FP), R9
-	MOVQ    $+6144, R10
-	MOVQ    $+6144, R11
-	ADDQ    R9, R11
+	MOVQ    ahead+80(FP), R10
+	MOVQ    pace+88(FP), R11
+	ADDQ    DX, R10
 	VMOVUPS upperAVX512<>+0(SB), Z14
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R10*1)
-	PREFETCHT1   (DX)(R11*1)
+	PREFETCHT1   (R10)
+	PREFETCHT1   (R10)(R9*1)
+	ADDQ         R11, R10
 	VPSLLD       $0x10, (DX), Z15
 	VPSLLD       $0x10, (DX)(R9*1), Z16
 	VBROADCASTSS (BX), Z17
@@ -1113,9 +1120,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm8x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm8x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm8x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1204,10 +1211,10 @@ start:
 	LEAQ    (SI)(SI*2), R8
 	ADDQ    DI, R8
 	MOVQ    bps+40(FP), R9
-	MOVQ    $+6144, R10
-	MOVQ    $+1024, R11
-	MOVQ    $+6144, R12
-	ADDQ    R9, R12
+	MOVQ    ahead+80(FP), R10
+	MOVQ    pace+88(FP), R11
+	ADDQ    DX, R10
+	MOVQ    $+1024, R12
 	MOVQ    $+1024, R13
 	ADDQ    R9, R13
 	VMOVUPS upperAVX512<>+0(SB), Z16
@@ -1215,10 +1222,11 @@ start:
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R11*1)
+	PREFETCHT0   (DX)(R12*1)
 	PREFETCHT0   (DX)(R13*1)
-	PREFETCHT1   (DX)(R10*1)
-	PREFETCHT1   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	PREFETCHT1   (R10)(R9*1)
+	ADDQ         R11, R10
 	VPSLLD       $0x10, (DX), Z17
 	VPSLLD       $0x10, (DX)(R9*1), Z18
 	VBROADCASTSS (BX), Z19
@@ -1344,9 +1352,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm9x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm9x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm9x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1444,10 +1452,10 @@ start:
 	LEAQ    (SI)(SI*2), R8
 	ADDQ    DI, R8
 	MOVQ    bps+40(FP), R9
-	MOVQ    $+6144, R10
-	MOVQ    $+1024, R11
-	MOVQ    $+6144, R12
-	ADDQ    R9, R12
+	MOVQ    ahead+80(FP), R10
+	MOVQ    pace+88(FP), R11
+	ADDQ    DX, R10
+	MOVQ    $+1024, R12
 	MOVQ    $+1024, R13
 	ADDQ    R9, R13
 	VMOVUPS upperAVX512<>+0(SB), Z18
@@ -1455,10 +1463,11 @@ start:
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R11*1)
+	PREFETCHT0   (DX)(R12*1)
 	PREFETCHT0   (DX)(R13*1)
-	PREFETCHT1   (DX)(R10*1)
-	PREFETCHT1   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	PREFETCHT1   (R10)(R9*1)
+	ADDQ         R11, R10
 	VPSLLD       $0x10, (DX), Z19
 	VPSLLD       $0x10, (DX)(R9*1), Z20
 	VBROADCASTSS (BX), Z21
@@ -1596,9 +1605,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm10x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm10x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm10x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1707,10 +1716,10 @@ start:
 	LEAQ    (SI)(SI*2), R9
 	ADDQ    R8, R9
 	MOVQ    bps+40(FP), R10
-	MOVQ    $+6144, R11
-	MOVQ    $+1024, R12
-	MOVQ    $+6144, R13
-	ADDQ    R10, R13
+	MOVQ    ahead+80(FP), R11
+	MOVQ    pace+88(FP), R12
+	ADDQ    DX, R11
+	MOVQ    $+1024, R13
 	MOVQ    $+1024, R14
 	ADDQ    R10, R14
 	VMOVUPS upperAVX512<>+0(SB), Z20
@@ -1718,10 +1727,11 @@ start:
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R13*1)
 	PREFETCHT0   (DX)(R14*1)
-	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	PREFETCHT1   (R11)(R10*1)
+	ADDQ         R12, R11
 	VPSLLD       $0x10, (DX), Z21
 	VPSLLD       $0x10, (DX)(R10*1), Z22
 	VBROADCASTSS (BX), Z23
@@ -1874,9 +1884,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm11x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm11x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm11x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -1994,10 +2004,10 @@ start:
 	LEAQ    (SI)(SI*2), R9
 	ADDQ    R8, R9
 	MOVQ    bps+40(FP), R10
-	MOVQ    $+6144, R11
-	MOVQ    $+1024, R12
-	MOVQ    $+6144, R13
-	ADDQ    R10, R13
+	MOVQ    ahead+80(FP), R11
+	MOVQ    pace+88(FP), R12
+	ADDQ    DX, R11
+	MOVQ    $+1024, R13
 	MOVQ    $+1024, R14
 	ADDQ    R10, R14
 	VMOVUPS upperAVX512<>+0(SB), Z22
@@ -2005,10 +2015,11 @@ start:
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R13*1)
 	PREFETCHT0   (DX)(R14*1)
-	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	PREFETCHT1   (R11)(R10*1)
+	ADDQ         R12, R11
 	VPSLLD       $0x10, (DX), Z23
 	VPSLLD       $0x10, (DX)(R10*1), Z24
 	VBROADCASTSS (BX), Z25
@@ -2173,9 +2184,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm12x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm12x32BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x32BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm12x32BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2302,10 +2313,10 @@ start:
 	LEAQ    (SI)(SI*2), R9
 	ADDQ    R8, R9
 	MOVQ    bps+40(FP), R10
-	MOVQ    $+6144, R11
-	MOVQ    $+1024, R12
-	MOVQ    $+6144, R13
-	ADDQ    R10, R13
+	MOVQ    ahead+80(FP), R11
+	MOVQ    pace+88(FP), R12
+	ADDQ    DX, R11
+	MOVQ    $+1024, R13
 	MOVQ    $+1024, R14
 	ADDQ    R10, R14
 	VMOVUPS upperAVX512<>+0(SB), Z24
@@ -2313,10 +2324,11 @@ start:
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT0   (DX)(R13*1)
 	PREFETCHT0   (DX)(R14*1)
-	PREFETCHT1   (DX)(R11*1)
-	PREFETCHT1   (DX)(R13*1)
+	PREFETCHT1   (R11)
+	PREFETCHT1   (R11)(R10*1)
+	ADDQ         R12, R11
 	VPSLLD       $0x10, (DX), Z25
 	VPSLLD       $0x10, (DX)(R10*1), Z26
 	VBROADCASTSS (BX), Z27
@@ -2493,9 +2505,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm1x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm1x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm1x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -2503,13 +2515,16 @@ TEXT ·gemm1x16BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    csa+24(FP), CX
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
-	MOVQ    $+6144, SI
+	MOVQ    ahead+80(FP), SI
+	MOVQ    pace+88(FP), DI
+	ADDQ    DX, SI
 	VMOVUPS upperAVX512<>+0(SB), Z1
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(SI*1)
+	PREFETCHT1   (SI)
+	ADDQ         DI, SI
 	VPSLLD       $0x10, (DX), Z2
 	VBROADCASTSS (BX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -2538,9 +2553,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm2x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm2x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm2x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -2551,13 +2566,16 @@ TEXT ·gemm2x16BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
 	MOVQ    rsa+16(FP), SI
-	MOVQ    $+6144, DI
+	MOVQ    ahead+80(FP), DI
+	MOVQ    pace+88(FP), R8
+	ADDQ    DX, DI
 	VMOVUPS upperAVX512<>+0(SB), Z2
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(DI*1)
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VPSLLD       $0x10, (DX), Z3
 	VBROADCASTSS (BX), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -2594,9 +2612,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm3x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm3x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm3x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ    init+64(FP), AX
 	MOVQ    ldi+72(FP), CX
 	VMOVUPS (AX), Z0
@@ -2609,13 +2627,16 @@ TEXT ·gemm3x16BF16AVX512(SB), NOSPLIT, $0-80
 	MOVQ    b+32(FP), DX
 	MOVQ    a+8(FP), BX
 	MOVQ    rsa+16(FP), SI
-	MOVQ    $+6144, DI
+	MOVQ    ahead+80(FP), DI
+	MOVQ    pace+88(FP), R8
+	ADDQ    DX, DI
 	VMOVUPS upperAVX512<>+0(SB), Z3
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(DI*1)
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VPSLLD       $0x10, (DX), Z4
 	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -2660,9 +2681,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm4x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm4x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm4x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2700,13 +2721,16 @@ start:
 	MOVQ    rsa+16(FP), SI
 	LEAQ    (SI)(SI*2), DI
 	ADDQ    BX, DI
-	MOVQ    $+6144, R8
+	MOVQ    ahead+80(FP), R8
+	MOVQ    pace+88(FP), R9
+	ADDQ    DX, R8
 	VMOVUPS upperAVX512<>+0(SB), Z4
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VPSLLD       $0x10, (DX), Z5
 	VBROADCASTSS (BX), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -2762,9 +2786,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm5x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm5x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm5x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2808,13 +2832,16 @@ start:
 	MOVQ    rsa+16(FP), SI
 	LEAQ    (SI)(SI*2), DI
 	ADDQ    BX, DI
-	MOVQ    $+6144, R8
+	MOVQ    ahead+80(FP), R8
+	MOVQ    pace+88(FP), R9
+	ADDQ    DX, R8
 	VMOVUPS upperAVX512<>+0(SB), Z5
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VPSLLD       $0x10, (DX), Z6
 	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -2878,9 +2905,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm6x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm6x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm6x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -2930,13 +2957,16 @@ start:
 	MOVQ    rsa+16(FP), SI
 	LEAQ    (SI)(SI*2), DI
 	ADDQ    BX, DI
-	MOVQ    $+6144, R8
+	MOVQ    ahead+80(FP), R8
+	MOVQ    pace+88(FP), R9
+	ADDQ    DX, R8
 	VMOVUPS upperAVX512<>+0(SB), Z6
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R8*1)
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VPSLLD       $0x10, (DX), Z7
 	VBROADCASTSS (BX), Z8
 	VFMADD231PS  Z7, Z8, Z0
@@ -3008,9 +3038,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm7x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm7x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm7x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -3068,13 +3098,16 @@ start:
 	ADDQ    BX, DI
 	LEAQ    (SI)(SI*2), R8
 	ADDQ    DI, R8
-	MOVQ    $+6144, R9
+	MOVQ    ahead+80(FP), R9
+	MOVQ    pace+88(FP), R10
+	ADDQ    DX, R9
 	VMOVUPS upperAVX512<>+0(SB), Z7
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VPSLLD       $0x10, (DX), Z8
 	VBROADCASTSS (BX), Z9
 	VFMADD231PS  Z8, Z9, Z0
@@ -3157,9 +3190,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm8x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm8x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm8x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -3223,15 +3256,18 @@ start:
 	ADDQ    BX, DI
 	LEAQ    (SI)(SI*2), R8
 	ADDQ    DI, R8
-	MOVQ    $+6144, R9
-	MOVQ    $+1024, R10
+	MOVQ    ahead+80(FP), R9
+	MOVQ    pace+88(FP), R10
+	ADDQ    DX, R9
+	MOVQ    $+1024, R11
 	VMOVUPS upperAVX512<>+0(SB), Z8
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R10*1)
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT0   (DX)(R11*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VPSLLD       $0x10, (DX), Z9
 	VBROADCASTSS (BX), Z10
 	VFMADD231PS  Z9, Z10, Z0
@@ -3322,9 +3358,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm9x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm9x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm9x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -3394,15 +3430,18 @@ start:
 	ADDQ    BX, DI
 	LEAQ    (SI)(SI*2), R8
 	ADDQ    DI, R8
-	MOVQ    $+6144, R9
-	MOVQ    $+1024, R10
+	MOVQ    ahead+80(FP), R9
+	MOVQ    pace+88(FP), R10
+	ADDQ    DX, R9
+	MOVQ    $+1024, R11
 	VMOVUPS upperAVX512<>+0(SB), Z9
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R10*1)
-	PREFETCHT1   (DX)(R9*1)
+	PREFETCHT0   (DX)(R11*1)
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VPSLLD       $0x10, (DX), Z10
 	VBROADCASTSS (BX), Z11
 	VFMADD231PS  Z10, Z11, Z0
@@ -3501,9 +3540,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm10x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm10x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm10x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -3581,15 +3620,18 @@ start:
 	ADDQ    DI, R8
 	LEAQ    (SI)(SI*2), R9
 	ADDQ    R8, R9
-	MOVQ    $+6144, R10
-	MOVQ    $+1024, R11
+	MOVQ    ahead+80(FP), R10
+	MOVQ    pace+88(FP), R11
+	ADDQ    DX, R10
+	MOVQ    $+1024, R12
 	VMOVUPS upperAVX512<>+0(SB), Z10
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R11*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VPSLLD       $0x10, (DX), Z11
 	VBROADCASTSS (BX), Z12
 	VFMADD231PS  Z11, Z12, Z0
@@ -3699,9 +3741,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm11x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm11x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm11x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -3785,15 +3827,18 @@ start:
 	ADDQ    DI, R8
 	LEAQ    (SI)(SI*2), R9
 	ADDQ    R8, R9
-	MOVQ    $+6144, R10
-	MOVQ    $+1024, R11
+	MOVQ    ahead+80(FP), R10
+	MOVQ    pace+88(FP), R11
+	ADDQ    DX, R10
+	MOVQ    $+1024, R12
 	VMOVUPS upperAVX512<>+0(SB), Z11
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R11*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VPSLLD       $0x10, (DX), Z12
 	VBROADCASTSS (BX), Z13
 	VFMADD231PS  Z12, Z13, Z0
@@ -3911,9 +3956,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemm12x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)
+// func gemm12x16BF16AVX512(k int, a *float32, rsa uintptr, csa uintptr, b *uint16, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr, ahead uintptr, pace uintptr)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x16BF16AVX512(SB), NOSPLIT, $0-80
+TEXT ·gemm12x16BF16AVX512(SB), NOSPLIT, $0-96
 	MOVQ       init+64(FP), AX
 	MOVQ       ldi+72(FP), CX
 	VMOVUPS    (AX), Z0
@@ -4003,15 +4048,18 @@ start:
 	ADDQ    DI, R8
 	LEAQ    (SI)(SI*2), R9
 	ADDQ    R8, R9
-	MOVQ    $+6144, R10
-	MOVQ    $+1024, R11
+	MOVQ    ahead+80(FP), R10
+	MOVQ    pace+88(FP), R11
+	ADDQ    DX, R10
+	MOVQ    $+1024, R12
 	VMOVUPS upperAVX512<>+0(SB), Z12
 	SHRQ    $0x01, AX
 	JZ      odd
 
 pair:
-	PREFETCHT0   (DX)(R11*1)
-	PREFETCHT1   (DX)(R10*1)
+	PREFETCHT0   (DX)(R12*1)
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VPSLLD       $0x10, (DX), Z13
 	VBROADCASTSS (BX), Z14
 	VFMADD231PS  Z13, Z14, Z0

@@ -34,6 +34,10 @@ const (
 	// in long runs, whose slices of a panel (128 KB) the second level holds.
 	longM  = 24
 	longKC = 2048
+
+	// How far ahead of a step its row of B is asked for, in steps: 100 ns, the latency
+	// of memory, at the pace of a tile of four rows.
+	prefetchSteps = 96
 )
 
 // scratch holds the copies of one call.
@@ -153,7 +157,7 @@ func (g *job) run(copyB bool) {
 			if g.bf16 {
 				depth += kb % 2
 			}
-			t := tiles{k: kb, a: unsafe.Add(a, uintptr(p0)*g.csa), rsa: g.rsa, csa: g.csa, step: g.rsa, bf16: g.bf16 && !copyB}
+			t := tiles{k: kb, a: unsafe.Add(a, uintptr(p0)*g.csa), rsa: g.rsa, csa: g.csa, step: g.rsa, bf16: g.bf16 && !copyB, next: !copyB && g.bps > g.ldb}
 			if copyA {
 				t.copyBlock(s, rows)
 			}
@@ -212,6 +216,16 @@ type tiles struct {
 	step     uintptr // bytes per row from tile to tile
 	packed   bool    // a tile of r rows is [k][r], with r instead of csa
 	bf16     bool    // b holds BF16
+	next     bool    // the panels after those at hand follow in memory
+}
+
+// steps returns how many steps a micro-kernel takes, and how far apart they are in a
+// panel whose rows are ldb bytes apart.
+func (t *tiles) steps(ldb uintptr) (count, apart uintptr) {
+	if t.bf16 {
+		return uintptr(t.k / 2), 2 * ldb
+	}
+	return uintptr(t.k), ldb
 }
 
 // copyBlock packs the block, tile after tile.
@@ -248,24 +262,33 @@ func (t *tiles) strideK(r int) uintptr {
 }
 
 // tile runs the micro-kernel for r rows from a on.
-func (t *tiles) tile(r, panels int, a, b unsafe.Pointer, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr) {
+func (t *tiles) tile(r, panels int, a, b unsafe.Pointer, ldb, bps uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr) {
 	if t.bf16 {
-		tileBF16(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*uint16)(b), bps, c, ldc, init, ldi)
+		tileBF16(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*uint16)(b), bps, c, ldc, init, ldi, ahead, pace)
 		return
 	}
-	tile(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, bps, c, ldc, init, ldi)
+	tile(r, panels, t.k, (*float32)(a), t.rsa, t.strideK(r), (*float32)(b), ldb, bps, c, ldc, init, ldi, ahead, pace)
 }
 
-// column runs the tiles over one group of panels. Each pointer is made from its
-// base when it is needed: one that runs past the end of its slice must not
-// exist where the garbage collector looks.
+// column runs the tiles over one group of panels. While several tiles pass over it,
+// they ask for the next group, each for its part and all evenly, so that memory is
+// read while they compute. Each pointer is made from its base when it is needed: one
+// that runs past the end of its slice must not exist where the garbage collector
+// looks.
 func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
+	steps, pace := t.steps(ldb)
+	ahead, part := prefetchSteps*pace, uintptr(0)
+	if count := uintptr(rows+tileRows()-1) / uintptr(tileRows()); count > 1 && t.next {
+		pace /= count
+		ahead, part = uintptr(panels)*bps, pace*steps
+	}
 	for i := 0; i < rows; {
 		r := nextRows(rows - i)
 		u := uintptr(i)
 		t.tile(r, panels, unsafe.Add(t.a, u*t.step), b, ldb, bps,
-			(*float32)(unsafe.Add(c, u*ldc)), ldc, (*float32)(unsafe.Add(init, u*ldi)), ldi)
+			(*float32)(unsafe.Add(c, u*ldc)), ldc, (*float32)(unsafe.Add(init, u*ldi)), ldi, ahead, pace)
+		ahead += part
 		i += r
 	}
 }
@@ -275,12 +298,13 @@ func (t *tiles) column(rows, panels int, b unsafe.Pointer, ldb, bps uintptr,
 func (t *tiles) tail(rows, cols int, b unsafe.Pointer, ldb uintptr,
 	c unsafe.Pointer, ldc uintptr, init unsafe.Pointer, ldi uintptr) {
 	var s [maxTileRows][PanelWidth]float32
+	_, pace := t.steps(ldb)
 	for i := 0; i < rows; {
 		r := nextRows(rows - i)
 		for q := range r {
 			copy(s[q][:cols], unsafe.Slice((*float32)(unsafe.Add(init, uintptr(i+q)*ldi)), cols))
 		}
-		t.tile(r, 1, unsafe.Add(t.a, uintptr(i)*t.step), b, ldb, 0, &s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth)
+		t.tile(r, 1, unsafe.Add(t.a, uintptr(i)*t.step), b, ldb, 0, &s[0][0], 4*PanelWidth, &s[0][0], 4*PanelWidth, prefetchSteps*pace, pace)
 		for q := range r {
 			copy(unsafe.Slice((*float32)(unsafe.Add(c, uintptr(i+q)*ldc)), cols), s[q][:cols])
 		}

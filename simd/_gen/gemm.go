@@ -21,6 +21,9 @@ continue chains.
 Requires: k ≥ 0; no alignment; whole tiles: the caller goes through a scratch
 tile at the right edge. init may be c; c overlaps neither a nor b.
 
+Prefetches, where a step of b fills at most two vectors: of each panel, from ahead
+bytes beyond b on and pace bytes further with each step, into the second level.
+
 Registers: R·C/8 YMM accumulators for the whole call. For one panel both vectors
 of b stay in registers and the elements of a are broadcast in turn (6×16: 12
 accumulators, 2 of b, 2 of a). For several panels the elements of a stay and b
@@ -41,9 +44,9 @@ FMA peak over packed panels for 256 rows and more.
 
 // How far ahead operands are asked for.
 const (
-	prefetchSteps   = 96  // steps of k, of b: 100 ns, the latency of memory, at the pace of a tile of four rows
-	prefetchPairs   = 32  // pairs of steps, of several panels of BF16
-	prefetchNear    = 16  // steps of k, of b, by AVX-512 tiles of so many rows or more, which leave the load units time for it
+	prefetchPairs   = 32 // pairs of steps, of several panels of BF16
+	prefetchNear    = 16 // steps of k, of b, by AVX-512 tiles of nearRows or more, which leave the load units time for it
+	nearRows        = 8
 	prefetchColumns = 16  // columns of a transposed A that is copied: 100 ns, some ten cycles each
 	prefetchMinK    = 128 // fewer steps leave no time to wait for c in
 )
@@ -182,7 +185,7 @@ func gemmTile(g *gen, s isa, rows, panels int, bf16 bool) {
 		name, what = fmt.Sprintf("gemm%dx%dBF16%s", rows, 16*panels, s.suffix), "*uint16, bps"
 	}
 	g.kernel(name,
-		fmt.Sprintf("func(k int, a *float32, rsa, csa uintptr, b %s uintptr, c *float32, ldc uintptr, init *float32, ldi uintptr)", what),
+		fmt.Sprintf("func(k int, a *float32, rsa, csa uintptr, b %s uintptr, c *float32, ldc uintptr, init *float32, ldi, ahead, pace uintptr)", what),
 		fmt.Sprintf("%s computes a tile of %d rows and %d columns.", name, rows, 16*panels))
 
 	// Prologue: accumulators from init.
@@ -250,26 +253,27 @@ func gemmTile(g *gen, s isa, rows, panels int, bf16 bool) {
 		}
 	}
 
-	// What stays in registers is prefetched, since it is few streams.
-	var far, near []reg.Register
-	ahead := func(list *[]reg.Register, steps uint32, q int) {
-		r := g.GP64()
-		if bf16 {
-			g.MOVQ(operand.I32(int32(64*steps)), r)
-		} else {
-			g.IMUL3Q(operand.U32(steps), ldb, r)
-		}
-		if q == 1 {
-			g.ADDQ(bps, r)
-		}
-		*list = append(*list, r)
-	}
+	// What stays in registers is prefetched, since it is few streams: the rows just
+	// before they are needed, and at the caller's pace others that will be.
+	var near []reg.Register
+	var soon, pace reg.Register
 	if vectors <= 2 {
+		soon, pace = g.load("ahead"), g.load("pace")
+		g.ADDQ(b, soon)
 		for q := range panels {
-			ahead(&far, prefetchSteps, q)
-			if s == avx512 && rows >= 8 {
-				ahead(&near, prefetchNear, q)
+			if s != avx512 || rows < nearRows {
+				break
 			}
+			r := g.GP64()
+			if bf16 {
+				g.MOVQ(operand.I32(64*prefetchNear), r)
+			} else {
+				g.IMUL3Q(operand.U32(prefetchNear), ldb, r)
+			}
+			if q == 1 {
+				g.ADDQ(bps, r)
+			}
+			near = append(near, r)
 		}
 	}
 
@@ -319,9 +323,14 @@ func gemmTile(g *gen, s isa, rows, panels int, bf16 bool) {
 		for _, r := range near {
 			g.PREFETCHT0(operand.Mem{Base: b, Index: r, Scale: 1})
 		}
-		for _, r := range far {
-			g.PREFETCHT1(operand.Mem{Base: b, Index: r, Scale: 1})
+		if vectors > 2 {
+			return
 		}
+		g.PREFETCHT1(ptr(soon, 0))
+		if panels == 2 {
+			g.PREFETCHT1(operand.Mem{Base: soon, Index: bps, Scale: 1})
+		}
+		g.ADDQ(pace, soon)
 	}
 	if bf16 {
 		first, second := widener(g, s, vecB)
