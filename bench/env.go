@@ -148,7 +148,14 @@ func (e *env) modelOn(be engine.Backend, s Shape, o model.Options) *model.Model 
 	must(err)
 	if e.r.o.Available != nil {
 		need := uint64(model.NewPlan(s.Config, act, o, nil).Bytes()) + 4*uint64(s.Config.NumParameters()) // its weights as they are drawn
-		if free, _, known := e.r.o.Available(); known && need > free {
+		free, _, known := e.r.o.Available()
+		if known && need > free {
+			for _, p := range e.r.peers { // what they keep may be what is missing
+				p.rest()
+			}
+			free, _, known = e.r.o.Available()
+		}
+		if known && need > free {
 			fail("needs %.1f GB of memory, of which %.1f GB are available", float64(need)/1e9, float64(free)/1e9)
 		}
 	}

@@ -55,6 +55,9 @@ type fakeRequest struct {
 }
 
 func fakePeer(mode string) int {
+	if mode == "says-it-starts" {
+		fmt.Fprintln(os.Stderr, "started")
+	}
 	if mode == "not-set-up" {
 		fmt.Fprintln(os.Stderr, "run setup.sh first")
 		return exitNotSetUp
@@ -311,6 +314,27 @@ func TestVariantThatEndsThePeer(t *testing.T) {
 	log, err := os.ReadFile(filepath.Join(dir, "openblas.log"))
 	require.NoError(t, err)
 	require.Equal(t, 1, strings.Count(string(log), "segmentation fault"))
+}
+
+// Where memory is short, peers give theirs back, and start again when they are asked.
+func TestPeersMakeRoom(t *testing.T) {
+	dir, asked := t.TempDir(), 0
+	o := blink(Options{Groups: []string{"prefill", "train"}, Shapes: []string{SmolLM2}, OutputDir: dir, Pairs: 1,
+		Peers: []string{"pytorch"}, PeersDir: peersDir(t, map[string]string{"pytorch": "says-it-starts"})})
+	o.Available = func() (uint64, uint64, bool) { // too little whenever it is asked for the first time
+		asked++
+		return uint64(1-asked%2) << 40, 1 << 40, true
+	}
+	res, err := Run(t.Context(), o)
+	require.NoError(t, err)
+	require.Zero(t, res.Failed())
+	for _, x := range res.Results {
+		require.Len(t, x.Rows, 2)
+		require.Empty(t, x.Rows[1].Missing)
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "pytorch.log"))
+	require.NoError(t, err)
+	require.Greater(t, strings.Count(string(log), "started"), 1, "the peer was not asked to make room")
 }
 
 // What is wrong is found in every work.

@@ -225,6 +225,15 @@ func (p *peer) end(patience time.Duration) int {
 	return cmd.ProcessState.ExitCode()
 }
 
+// rest ends a peer that is there, to give its memory back; it starts again when it is
+// next asked, which does not count as a restart.
+func (p *peer) rest() {
+	if p.cmd != nil {
+		p.quit()
+		p.started--
+	}
+}
+
 // quit ends a peer that is there in its own way.
 func (p *peer) quit() {
 	if p.cmd == nil {

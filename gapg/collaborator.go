@@ -114,7 +114,7 @@ func (p *Pair) Answer(ctx context.Context, q Prompt) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
-	text, _ := decode(p.c.Tokenizer, c, p.c.EndToken)
+	text, _ := decode(p.c.Tokenizer, p.eval.finishMarker(ids[0], c), p.c.EndToken)
 	r := Reply{Text: text, Source: FromDevice, Reasoning: text, Device: DeviceUsage{PromptTokens: len(ids[0]), CompletionTokens: len(c.Tokens)}}
 	asks := p.c.Cloud != nil && endsInMarker(text)
 	switch {
@@ -211,8 +211,9 @@ func lastAnswer(text string) (lo, hi int, ok bool) {
 }
 
 // Request asks for a greedy response at a help bias. A marker that begins where
-// it may ends the response; elsewhere it is a quotation. The caller may change
-// Sampling and N, and must call OnToken from one of its own.
+// it may ends the response; elsewhere it is a quotation. One that MaxNewTokens cuts
+// off is completed by finishMarker. The caller may change Sampling and N, and must
+// call OnToken from one of its own.
 func (e *Evaluator) Request(prompt []int32, bias float64) model.Request {
 	type place struct {
 		previous int32
@@ -240,4 +241,23 @@ func (e *Evaluator) Request(prompt []int32, bias float64) model.Request {
 			return p.at == 0 || p.at < len(e.Marker)
 		},
 	}
+}
+
+// finishMarker returns a completion with the rest of a marker that had begun where it
+// may when the length ran out: its first token decides, the others are forced.
+func (e *Evaluator) finishMarker(prompt []int32, c model.Completion) model.Completion {
+	if c.Finish != model.FinishLength {
+		return c
+	}
+	for at := max(0, len(c.Tokens)-len(e.Marker)+1); at < len(c.Tokens); at++ {
+		previous, part := prompt[len(prompt)-1], c.Tokens[at:]
+		if at > 0 {
+			previous = c.Tokens[at-1]
+		}
+		if slices.Contains(e.MarkerAfter, previous) && slices.Equal(part, e.Marker[:len(part)]) {
+			c.Tokens, c.Finish = slices.Concat(c.Tokens, e.Marker[len(part):]), model.FinishStop
+			return c
+		}
+	}
+	return c
 }

@@ -602,7 +602,7 @@ func (e *Evaluator) complete(ctx context.Context, m *model.Model, tokens [][]int
 		return err
 	}
 	for i, h := range handles {
-		each(i, h.Completions()[0])
+		each(i, e.finishMarker(tokens[i], h.Completions()[0]))
 	}
 	return nil
 }

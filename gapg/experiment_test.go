@@ -259,9 +259,20 @@ func TestExperimentOnTrainedModels(t *testing.T) {
 	require.NotContains(t, string(data), "NaN")
 }
 
-// At every bias the records tell what the scheduler generates.
+// At every bias the records tell what the scheduler generates, whether the marker is
+// one token or several, which the length may cut off.
 func TestShortcutAtManyBiases(t *testing.T) {
 	e := testExperiment(t, 1)
+	one := e.Marker
+	think, ok := e.Tokenizer.ID("<think>")
+	require.True(t, ok)
+	for _, length := range []int{1, 2, 6} {
+		e.Marker = append(slices.Repeat([]int32{think}, length-1), one...)
+		t.Run(fmt.Sprintf("%d tokens", length), func(t *testing.T) { shortcutAtManyBiases(t, &e) })
+	}
+}
+
+func shortcutAtManyBiases(t *testing.T, e *Experiment) {
 	m, err := e.Open(t.Context())
 	require.NoError(t, err)
 	defer m.Close()

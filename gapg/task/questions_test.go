@@ -273,7 +273,11 @@ func FuzzReadQuestions(f *testing.F) {
 		if kind&4 != 0 {
 			task.Template = "{Body} {Question}"
 		}
-		prompts, err := task.Read(strings.NewReader(string(data)), "f")
+		var prompts []gapg.Prompt
+		var err error
+		if n := testx.Allocated(func() { prompts, err = task.Read(strings.NewReader(string(data)), "f") }); n > uint64(1<<20+256*len(data)) {
+			t.Fatalf("a file of %d bytes made %d allocated", len(data), n)
+		}
 		if err != nil {
 			return
 		}

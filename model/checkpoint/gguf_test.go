@@ -123,7 +123,9 @@ func FuzzGGUF(f *testing.F) {
 	f.Add(whole)
 	f.Add(whole[:400])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		g, err := newGGUF(bytes.NewReader(b), int64(len(b)))
+		var g *GGUF
+		var err error
+		withinFile(t, b, func() { g, err = newGGUF(bytes.NewReader(b), int64(len(b))) })
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			return

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/updraft-ml/updraft/internal/testx"
 )
 
 const (
@@ -284,7 +286,11 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"added_tokens":[{"id":3,"content":"é","normalized":true,"single_word":true,"rstrip":true}],"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"ByteLevel"}]},`+
 		`"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{"a":0,"Ġ":1,"Ġa":2},"merges":["Ġ a"]}}`), "a é 1")
 	f.Fuzz(func(t *testing.T, file []byte, text string) {
-		tok, err := parse(file)
+		var tok *Tokenizer
+		var err error
+		if n := testx.Allocated(func() { tok, err = parse(file) }); n > uint64(4<<20+256*len(file)) {
+			t.Fatalf("a file of %d bytes made %d allocated", len(file), n)
+		}
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			return

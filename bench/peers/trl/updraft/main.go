@@ -25,26 +25,28 @@ import (
 )
 
 type result struct {
-	Threads       int       `json:"threads"`
-	Prompts       int       `json:"prompts"`
-	Generations   int       `json:"generations"`
-	Length        int       `json:"length"`
-	PromptLength  int       `json:"prompt_length"`
-	Micro         int       `json:"micro_batch_tokens"`
-	Parameters    int64     `json:"parameters"`
-	Seconds       []float64 `json:"seconds"`
-	MedianSeconds float64   `json:"median_seconds"`
-	PeakRSS       int64     `json:"peak_rss"`
+	Threads               int       `json:"threads"`
+	Prompts               int       `json:"prompts"`
+	Generations           int       `json:"generations"`
+	Length                int       `json:"length"`
+	PromptLength          int       `json:"prompt_length"`
+	Micro                 int       `json:"micro_batch_tokens"`
+	GradientCheckpointing bool      `json:"gradient_checkpointing"`
+	Parameters            int64     `json:"parameters"`
+	Seconds               []float64 `json:"seconds"`
+	MedianSeconds         float64   `json:"median_seconds"`
+	PeakRSS               int64     `json:"peak_rss"`
 }
 
 func main() {
 	steps := flag.Int("steps", 3, "counted steps, after one that is not")
-	micro := flag.Int("micro-batch-tokens", 4096, "packed tokens of one forward and backward")
+	micro := flag.Int("micro-batch-tokens", 2560, "packed tokens of one forward and backward: those of TRL's 8 responses")
+	recompute := flag.Bool("gradient-checkpointing", false, "compute activations again in the backward pass: less memory, more time")
 	shape := flag.String("shape", bench.SmolLM2, "model: "+bench.SmolLM2+" or "+bench.Tiny)
 	threads := flag.Int("threads", 2, "threads that compute")
 	flag.Parse()
 	step := bench.GAPGStep{Prompts: 8, Group: 8, Length: 64, Completion: 256}
-	r, err := measure(step, *shape, *steps, *micro, *threads)
+	r, err := measure(step, *shape, *steps, *threads, model.Options{MaxRows: *micro, Recompute: *recompute})
 	if err == nil {
 		out := json.NewEncoder(os.Stdout)
 		out.SetIndent("", " ")
@@ -56,7 +58,7 @@ func main() {
 	}
 }
 
-func measure(step bench.GAPGStep, shape string, steps, micro, threads int) (*result, error) {
+func measure(step bench.GAPGStep, shape string, steps, threads int, o model.Options) (*result, error) {
 	shapes := bench.Shapes()
 	i := slices.IndexFunc(shapes, func(s bench.Shape) bool { return s.Name == shape })
 	if i < 0 || steps < 1 {
@@ -68,7 +70,8 @@ func measure(step bench.GAPGStep, shape string, steps, micro, threads int) (*res
 		return nil, err
 	}
 	defer be.Close()
-	m, err := model.New(be, config, 1, model.Options{Trainable: true, MaxRows: micro, MaxContext: step.Length + step.Completion})
+	o.Trainable, o.MaxContext = true, step.Length+step.Completion
+	m, err := model.New(be, config, 1, o)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +81,8 @@ func measure(step bench.GAPGStep, shape string, steps, micro, threads int) (*res
 		return nil, err
 	}
 	defer t.Close()
-	r := &result{Threads: threads, Prompts: step.Prompts, Generations: step.Group, Length: step.Completion, PromptLength: step.Length, Micro: micro, Parameters: config.NumParameters()}
+	r := &result{Threads: threads, Prompts: step.Prompts, Generations: step.Group, Length: step.Completion, PromptLength: step.Length,
+		Micro: o.MaxRows, GradientCheckpointing: o.Recompute, Parameters: config.NumParameters()}
 	for range steps + 1 {
 		start := time.Now()
 		st, err := t.Step(context.Background())
