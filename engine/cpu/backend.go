@@ -208,7 +208,7 @@ func next[T any](b *Backend, reused *T) *T {
 }
 
 // parallel runs t.tile for each of n tiles on the workers.
-func (b *Backend) parallel(t tiler, n int) { b.pool.run(t, n) }
+func (b *Backend) parallel(t tiler, n int) { b.pool.run(t, n, false) }
 
 // reserve sees to it that every worker has n floats of scratch, so that which
 // worker takes a tile decides nothing about allocation.

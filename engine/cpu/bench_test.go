@@ -207,7 +207,7 @@ func BenchmarkDispatch(b *testing.B) {
 			p := newPool(threads)
 			defer p.close()
 			for b.Loop() {
-				p.run(noTiles{}, 8)
+				p.run(noTiles{}, 8, false)
 			}
 		})
 	}

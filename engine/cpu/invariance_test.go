@@ -499,18 +499,18 @@ func TestPoolRunsEachTileOnce(t *testing.T) {
 			time.Sleep(2 * spinTime) // let workers park
 		}
 		c := &countTiles{hits: make([]int32, n), panic: -1}
-		p.run(c, n)
+		p.run(c, n, round%3 > 0)
 		for i, h := range c.hits {
 			require.Equal(t, int32(1), h, "tile %d of %d", i, n)
 		}
 	}
 	c := &countTiles{hits: make([]int32, 20), panic: 11}
-	require.PanicsWithValue(t, "tile panics", func() { p.run(c, 20) })
+	require.PanicsWithValue(t, "tile panics", func() { p.run(c, 20, true) })
 	for i, h := range c.hits {
 		require.Equal(t, i != 11, h == 1)
 	}
 	c.panic = -1
-	p.run(c, 20) // the pool still works
+	p.run(c, 20, true) // the pool still works
 }
 
 func TestAllocOfAbsurdSizeIsAnError(t *testing.T) {

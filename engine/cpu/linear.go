@@ -107,7 +107,9 @@ func (o *linearOp) run(b *Backend) {
 		if o.add {
 			b.reserve(scratchLen(stripRows * o.grid.cols))
 		}
-		b.parallel(o, o.grid.tiles)
+		// Where few rows pass over the weights, these come from memory, each tile's after
+		// its neighbour's.
+		b.pool.run(o, o.grid.tiles, o.grid.down == 1)
 	}
 }
 

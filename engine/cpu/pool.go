@@ -16,6 +16,7 @@ type tiler interface {
 
 // worker is one thread's scratch memory.
 type worker struct {
+	back  bool // takes tiles from the back of a job that has two ends
 	arena []float32
 	used  int
 	at    []int    // offsets of a batch of products, reused
@@ -41,10 +42,16 @@ func roundUp(n, m int) int { return (n + m - 1) / m * m }
 // scratchLen is the part of an arena that floats(n) takes.
 func scratchLen(n int) int { return roundUp(n, align/4) }
 
-// The state of a pool is one word: the tiles not yet taken in the low half, a
-// job number in the high half, so that a worker which read the word before a
-// job ended cannot take a tile of the next one with it.
-const tileMask = 1<<32 - 1
+// The state of a pool is one word: the tiles not yet taken, those taken from the front,
+// whether they are taken from both ends, and a job number, so that a worker which read
+// the word before a job ended cannot take a tile of the next one with it.
+const (
+	tileBits = 20
+	tileMask = 1<<tileBits - 1
+	oneFront = 1 << tileBits
+	bothEnds = 1 << (2 * tileBits)
+	oneJob   = 1 << (2*tileBits + 1)
+)
 
 // How long a worker looks for work before it parks. A parked worker costs some
 // 300 µs to wake, a spinning one takes a core from others: within a step the
@@ -60,7 +67,7 @@ const (
 type pool struct {
 	workers []*worker
 
-	state atomic.Uint64 // job number<<32 | tiles left
+	state atomic.Uint64 // job number, both ends, tiles taken from the front, tiles left
 	_     [56]byte
 	done  atomic.Int64 // tiles finished
 	_     [56]byte
@@ -83,7 +90,7 @@ func newPool(threads int) *pool {
 	p := &pool{workers: make([]*worker, threads)}
 	p.wake = sync.NewCond(&p.mu)
 	for i := range p.workers {
-		p.workers[i] = new(worker)
+		p.workers[i] = &worker{back: i%2 == 1}
 	}
 	for _, w := range p.workers[1:] {
 		p.ended.Add(1)
@@ -94,7 +101,13 @@ func newPool(threads int) *pool {
 
 // run computes all tiles of t and returns when they are finished. A panic in a
 // tile is raised again here.
-func (p *pool) run(t tiler, n int) {
+//
+// Tiles are taken in their order, or from both ends, by every second worker from the
+// back: there the upper half of the tiles stands in descending order, so that either
+// end meets neighbours one after the other and what a tile prefetches beyond itself is
+// its worker's next one, until one half is done and the rest of the other, from its
+// last tile on, is shared.
+func (p *pool) run(t tiler, n int, ends bool) {
 	if n <= 0 {
 		return
 	}
@@ -106,10 +119,16 @@ func (p *pool) run(t tiler, n int) {
 		}
 		return
 	}
+	if n > tileMask {
+		panic("cpu: an operation of too many tiles")
+	}
 	p.task, p.n = t, n
 	p.done.Store(0)
-	job := p.state.Load()>>32 + 1
-	p.state.Store(job<<32 | uint64(n))
+	state := (p.state.Load()/oneJob+1)*oneJob + uint64(n)
+	if ends {
+		state += bothEnds
+	}
+	p.state.Store(state)
 	if p.parked.Load() > 0 {
 		p.mu.Lock()
 		p.wake.Broadcast()
@@ -154,14 +173,23 @@ func yield(spins int) {
 func (p *pool) drain(w *worker) {
 	for {
 		s := p.state.Load()
-		left := int(s & tileMask)
+		left, front, ends := int(s&tileMask), int(s/oneFront&tileMask), s&bothEnds != 0
 		if left == 0 {
 			return
 		}
+		at, next := front, s-1
+		if ends && w.back {
+			at += left - 1
+		} else {
+			next += oneFront
+		}
 		// Success means that the word has not changed, so that the tile belongs
 		// to the job whose task and n are there now.
-		if p.state.CompareAndSwap(s, s-1) {
-			p.one(w, p.n-left)
+		if p.state.CompareAndSwap(s, next) {
+			if half := (p.n + 1) / 2; ends && at >= half {
+				at = half + p.n - 1 - at
+			}
+			p.one(w, at)
 		}
 	}
 }
