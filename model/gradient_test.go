@@ -112,6 +112,8 @@ func TestGradientsOfOneBatch(t *testing.T) {
 			require.Zero(t, bitDiffs(want, gradients(t, kept, &b, dp)), "twice the same")
 			require.Zero(t, bitDiffs(want, gradients(t, lean, &b, dp)), "recomputed")
 			require.LessOrEqual(t, relative(gradients(t, small, &b, dp), want), 1e-5, "micro-batches")
+			b.Unshare = true
+			require.LessOrEqual(t, relative(gradients(t, kept, &b, dp), want), 1e-5, "unshared")
 		})
 	}
 }
