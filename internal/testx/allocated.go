@@ -1,13 +1,20 @@
 package testx
 
-import "runtime"
+import (
+	"runtime"
+	"testing"
+)
 
-// Allocated returns the bytes that f allocates on the heap, freed ones included. What
-// other goroutines allocate meanwhile is counted too.
-func Allocated(f func()) uint64 {
+// AllocatesWithin fails t where opening a file of size bytes allocates more than base
+// and each bytes for every one of them, freed ones included, whatever sizes the file
+// claims. What other goroutines allocate meanwhile is counted too.
+func AllocatesWithin(t testing.TB, size, base, each int, open func()) {
+	t.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	f()
+	open()
 	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
+	if n, most := after.TotalAlloc-before.TotalAlloc, uint64(base+each*size); n > most {
+		t.Fatalf("a file of %d bytes made %d allocated, more than %d", size, n, most)
+	}
 }

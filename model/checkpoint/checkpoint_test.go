@@ -231,21 +231,13 @@ func TestRecoverDir(t *testing.T) {
 	require.NoError(t, RecoverDir(filepath.Join(root, "none", "c")))
 }
 
-// withinFile demands that opening a file allocates no more than its size justifies,
-// whatever sizes it claims.
-func withinFile(t *testing.T, b []byte, open func()) {
-	if n, most := testx.Allocated(open), uint64(1<<20+64*len(b)); n > most {
-		t.Fatalf("a file of %d bytes made %d allocated, more than %d", len(b), n, most)
-	}
-}
-
 func FuzzHeader(f *testing.F) {
 	f.Add(file(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"__metadata__":{"x":"y"}}`, 0, 0, 0, 0))
 	f.Add(file(`{}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r *Reader
 		var err error
-		withinFile(t, b, func() { r, err = newReader(bytes.NewReader(b), int64(len(b))) })
+		testx.AllocatesWithin(t, len(b), 1<<20, 64, func() { r, err = newReader(bytes.NewReader(b), int64(len(b))) })
 		if err != nil {
 			return
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/updraft-ml/updraft/internal/testx"
 )
 
 // Every type is dequantised to the bits that the format's own Python package
@@ -125,7 +127,7 @@ func FuzzGGUF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var g *GGUF
 		var err error
-		withinFile(t, b, func() { g, err = newGGUF(bytes.NewReader(b), int64(len(b))) })
+		testx.AllocatesWithin(t, len(b), 1<<20, 64, func() { g, err = newGGUF(bytes.NewReader(b), int64(len(b))) })
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			return

@@ -288,9 +288,7 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte, text string) {
 		var tok *Tokenizer
 		var err error
-		if n := testx.Allocated(func() { tok, err = parse(file) }); n > uint64(4<<20+256*len(file)) {
-			t.Fatalf("a file of %d bytes made %d allocated", len(file), n)
-		}
+		testx.AllocatesWithin(t, len(file), 4<<20, 256, func() { tok, err = parse(file) })
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			return
